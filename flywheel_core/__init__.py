@@ -1,0 +1,1 @@
+"""Everything of the flywheel that is not Airflow."""

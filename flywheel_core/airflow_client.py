@@ -1,0 +1,234 @@
+"""Airflow's REST API as one user: trigger, watch, answer an approval, read its record."""
+
+import time
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from flywheel_core.errors import StackError
+
+WAITING = "awaiting_input"
+SETTLE_S = 4.0
+"""An answer within about a second of `awaiting_input` can fail the task (the executor's event for
+the first half may come later), so a program waits before it answers."""
+
+MAX_ATTEMPTS = 4
+REQUEST_TIMEOUT_S = 30.0
+
+
+class AirflowClient:
+    """One user's session. Tokens are taken at first use and renewed when refused."""
+
+    def __init__(self, base_url: str, username: str, password: str) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.username = username
+        self._password = password
+        self._token: str | None = None
+        self._http = httpx.Client(base_url=self.base_url, timeout=REQUEST_TIMEOUT_S)
+
+    def __enter__(self) -> "AirflowClient":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, *, allowed: tuple[int, ...] = (), **options: Any
+    ) -> httpx.Response:
+        """One call; `StackError` with Airflow's own words unless 2xx or `allowed`."""
+        response = self._send(method, path, options)
+        if response.status_code == 401:
+            self._token = None
+            response = self._send(method, path, options)
+        if response.is_success or response.status_code in allowed:
+            return response
+        raise StackError(
+            f"Airflow refused {method} {path} as {self.username!r}: {response.status_code} "
+            f"{_words(response)}"
+        )
+
+    def _send(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
+        if self._token is None:
+            self._token = self._log_in()
+        headers = {"Authorization": f"Bearer {self._token}"}
+        return self._with_patience(method, f"/api/v2{path}", {**options, "headers": headers})
+
+    def _with_patience(self, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
+        """Try a refused connection again: an API server that restarts is no failure."""
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return self._http.request(method, url, **options)
+            except httpx.ConnectError as error:
+                if attempt == MAX_ATTEMPTS - 1:
+                    raise StackError(
+                        f"Airflow does not answer at {self.base_url} ({error}); "
+                        "run `flywheel up`, or look at its logs"
+                    ) from error
+                time.sleep(2.0**attempt)
+            except httpx.HTTPError as error:
+                raise StackError(f"Airflow at {self.base_url}: {method} {url}: {error}") from error
+        raise AssertionError("unreachable")
+
+    def _log_in(self) -> str:
+        body = {"username": self.username, "password": self._password}
+        response = self._with_patience("POST", "/auth/token", {"json": body})
+        if response.status_code == 401:
+            raise StackError(
+                f"Airflow refused the password of {self.username!r}; passwords are in the stack's "
+                "passwords.json"
+            )
+        if not response.is_success:
+            raise StackError(f"Airflow gave no token: {response.status_code} {_words(response)}")
+        return str(response.json()["access_token"])
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def dag_is_known(self, dag_id: str) -> bool:
+        return self.request("GET", f"/dags/{_q(dag_id)}", allowed=(404,)).status_code == 200
+
+    def import_errors(self) -> list[str]:
+        """What the DAG processor could not parse."""
+        found = self.request("GET", "/importErrors").json()["import_errors"]
+        return [f"{error['filename']}:\n{error['stack_trace']}" for error in found]
+
+    def wait_for_dag(self, dag_id: str, timeout_s: float = 120.0) -> None:
+        """Until Airflow has parsed the DAG; its import error where it could not."""
+        ends_s = time.monotonic() + timeout_s
+        while not self.dag_is_known(dag_id):
+            if time.monotonic() > ends_s:
+                faults = "\n".join(self.import_errors()) or "is its file in the DAG folder?"
+                raise StackError(f"DAG {dag_id!r} is not known after {timeout_s:.0f} s; {faults}")
+            time.sleep(1.0)
+
+    def unpause(self, dag_id: str) -> None:
+        self.request("PATCH", f"/dags/{_q(dag_id)}", json={"is_paused": False})
+
+    def trigger(self, dag_id: str, conf: dict[str, Any], run_id: str | None = None) -> str:
+        """Start a run by hand; returns its run id."""
+        body: dict[str, Any] = {"conf": conf, "logical_date": None}
+        if run_id:
+            body["dag_run_id"] = run_id
+        started = self.request("POST", f"/dags/{_q(dag_id)}/dagRuns", json=body)
+        return str(started.json()["dag_run_id"])
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        """`queued`, `running`, `success` or `failed`."""
+        return str(self.request("GET", _run_path(dag_id, run_id)).json()["state"])
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Every task of a run: `task_id`, `state`, `try_number`, `start_date`, …"""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances"
+        found: list[dict[str, Any]] = self.request("GET", path, params={"limit": 100}).json()[
+            "task_instances"
+        ]
+        return found
+
+    def task_states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
+        """Task id to state."""
+        return {found["task_id"]: found["state"] for found in self.task_instances(dag_id, run_id)}
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
+        """A task's log as lines of text."""
+        path = f"{_task_path(dag_id, run_id, task_id)}/logs/{try_number}"
+        content = self.request("GET", path, params={"full_content": True}).json()["content"]
+        lines = [
+            str(entry.get("event", "")) if isinstance(entry, dict) else str(entry)
+            for entry in content
+        ]
+        details = [
+            f"{fault.get('exc_type')}: {fault.get('exc_value')}"
+            for entry in content
+            if isinstance(entry, dict)
+            for fault in entry.get("error_detail") or []
+        ]
+        return "\n".join(lines + details)
+
+    def clear(self, dag_id: str, run_id: str, task_ids: list[str] | None = None) -> None:
+        """Clear tasks (or, with None, the whole run) as the Clear button does."""
+        body: dict[str, Any] = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "include_downstream": True,
+        }
+        if task_ids is not None:
+            body["task_ids"] = task_ids
+        self.request("POST", f"/dags/{_q(dag_id)}/clearTaskInstances", json=body)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
+        """Mark a task `success` or `failed` as the button does."""
+        self.request("PATCH", _task_path(dag_id, run_id, task_id), json={"new_state": state})
+
+    def ensure_pool(self, name: str, *, slots: int, description: str) -> None:
+        """A pool that counts deferred tasks, made once."""
+        body = {
+            "name": name,
+            "slots": slots,
+            "description": description,
+            "include_deferred": True,
+        }
+        self.request("POST", "/pools", json=body, allowed=(409,))
+
+    # -- approvals -----------------------------------------------------------------------------
+
+    def approval_record(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
+        """Airflow's own record of a human task's current try; None before it was asked."""
+        path = f"{_task_path(dag_id, run_id, task_id)}/-1/hitlDetails"
+        response = self.request("GET", path, allowed=(404,))
+        found: dict[str, Any] | None = None if response.status_code == 404 else response.json()
+        return found
+
+    def try_number(self, dag_id: str, run_id: str, task_id: str) -> int:
+        """The task's current try."""
+        return int(self.request("GET", _task_path(dag_id, run_id, task_id)).json()["try_number"])
+
+    def answer(
+        self, dag_id: str, run_id: str, task_id: str, *, option: str, automated: bool
+    ) -> dict[str, Any]:
+        """Answer a human task as this user; `automated` is part of Airflow's record."""
+        path = f"{_task_path(dag_id, run_id, task_id)}/-1/hitlDetails"
+        body = {"chosen_options": [option], "params_input": {"automated": automated}}
+        answered: dict[str, Any] = self.request("PATCH", path, json=body).json()
+        return answered
+
+    def approve_automatically(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """Approve a waiting approval as this user, recorded as automated; returns the record."""
+        state = self.request("GET", _task_path(dag_id, run_id, task_id)).json()["state"]
+        if state != WAITING:
+            raise StackError(f"task {task_id!r} is {state}, not {WAITING}; nothing to answer")
+        time.sleep(SETTLE_S)
+        self.answer(dag_id, run_id, task_id, option="Approve", automated=True)
+        record = self.approval_record(dag_id, run_id, task_id)
+        if record is None or not record["response_received"]:
+            raise StackError(f"Airflow took the answer to {task_id!r} but shows none; look there")
+        return record
+
+
+def _q(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{_q(dag_id)}/dagRuns/{_q(run_id)}"
+
+
+def _task_path(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"{_run_path(dag_id, run_id)}/taskInstances/{_q(task_id)}"
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        detail = response.json().get("detail", response.text)
+    except (ValueError, AttributeError):
+        detail = response.text
+    return str(detail)[:500]

@@ -1,0 +1,1 @@
+"""Annotated pairs (§2.2.2) and where the labels come from."""

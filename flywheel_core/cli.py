@@ -1,0 +1,303 @@
+"""`flywheel`: the command line. Each command is a few lines over the package that does the work."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flywheel_core.deployment import Deployment
+from flywheel_core.errors import FlywheelError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The CharacterFlywheel loop: climb, gate, approve, promote, again.",
+)
+gate_app = typer.Typer(invoke_without_command=True, help="Ask the gates about measured metrics.")
+app.add_typer(gate_app, name="gate")
+
+console = Console()
+complaints = Console(stderr=True)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name in dags/recipes, or path.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+ByOption = Annotated[str, typer.Option("--by", help="Who is doing this; recorded.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """One sentence for the errors we raise on purpose, exit code 1; Ctrl-C exits 130."""
+    try:
+        yield
+    except FlywheelError as error:
+        complaints.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as interrupt:
+        complaints.print("\ninterrupted: finished work is kept; the same command goes on from here")
+        raise typer.Exit(130) from interrupt
+
+
+def emit(data: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """JSON on standard output, or the human view."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=1) + "\n")
+    else:
+        show()
+
+
+@app.command()
+def plan(
+    recipe: RecipeOption = "tiny_cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """What a climb would run: stages with their inputs, resources, memory and GPU-hours."""
+    from flywheel_core.planning import describe_plan, show_plan
+
+    with clear_errors():
+        described = describe_plan(recipe, Deployment.from_environment())
+        emit(described, as_json, lambda: show_plan(described, console))
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Production, candidate, freeze switch, generations, and whether the stack is up."""
+    from flywheel_core.status import describe_status, show_status
+
+    with clear_errors():
+        described = describe_status(Deployment.from_environment())
+        emit(described, as_json, lambda: show_status(described, console))
+
+
+@app.command()
+def report(
+    generation: Annotated[int, typer.Argument(help="Generation number, as in gen-0001.")],
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Write the HTML report of a generation and print its path."""
+    from flywheel_core.report.build import write_report
+
+    with clear_errors():
+        deployment = Deployment.from_environment()
+        path = write_report(
+            deployment.store(),
+            flywheel,
+            generation,
+            deployment.home / "reports",
+            deployment.policy(),
+        )
+        typer.echo(path)
+
+
+@gate_app.callback()
+def gate(
+    context: typer.Context,
+    metrics: Annotated[
+        Path | None, typer.Option(help="metrics.json of an evaluation.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every gate's verdict on measured metrics, under the deployed policy; 1 if any blocks."""
+    if context.invoked_subcommand:
+        return
+    from flywheel_core.release.gates import overall, run_gates
+    from flywheel_core.release.metrics import load_metrics
+    from flywheel_core.release.verdict import BLOCKING
+
+    with clear_errors():
+        if metrics is None:
+            raise typer.BadParameter("give --metrics FILE, or: flywheel gate replay FILE")
+        verdicts = run_gates(load_metrics(metrics), Deployment.from_environment().policy())
+        outcome = overall(verdicts)
+        data = {"outcome": outcome, "verdicts": [v.model_dump(mode="json") for v in verdicts]}
+        emit(
+            data, as_json, lambda: show_verdicts([(v.gate, v.outcome, v.reason) for v in verdicts])
+        )
+        raise typer.Exit(1 if outcome in BLOCKING else 0)
+
+
+@gate_app.command("replay")
+def gate_replay(
+    tables: Annotated[Path, typer.Argument(help="The paper's tables as JSON.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What the gates would have said of the paper's launches."""
+    from flywheel_core.release.replay import replay, replay_json
+
+    with clear_errors():
+        launches = replay_json(replay(tables))
+        rows = [
+            (f"{launch['version']} {name}", found["verdict"], found["reason"])
+            for launch in launches
+            for name, found in launch["gates"].items()
+        ]
+        emit(launches, as_json, lambda: show_verdicts(rows))
+
+
+OUTCOME_STYLE = {"pass": "green", "warn": "yellow", "block": "bold red", "insufficient": "red"}
+
+
+def show_verdicts(rows: list[tuple[str, str, str]]) -> None:
+    """A table of gate, outcome and reason."""
+    table = Table("gate", "verdict", "reason", box=None, pad_edge=False)
+    for name, outcome, reason in rows:
+        style = OUTCOME_STYLE.get(outcome, "")
+        table.add_row(name, f"[{style}]{outcome}[/]" if style else outcome, reason)
+    console.print(table)
+
+
+@app.command()
+def ingest(
+    file: Annotated[Path, typer.Argument(help="Parquet, JSONL or Topical-Chat file.")],
+    file_format: Annotated[
+        str, typer.Option("--format", help="contract or topical-chat")
+    ] = "contract",
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+    day: Annotated[
+        str | None, typer.Option(help="Day of rows that carry none, YYYY-MM-DD.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take logged traffic in as day partitions; bad rows are quarantined, none is dropped."""
+    from flywheel_core.ingest.ingest import ingest as take_in
+
+    with clear_errors():
+        done = take_in(file, file_format, Deployment.from_environment().store(), flywheel, day=day)
+        emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
+
+
+@app.command()
+def invalidate(
+    key: Annotated[str, typer.Argument(help="The artifact's key.")],
+    reason: ReasonOption,
+    by: ByOption,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Record that an artifact is bad; the next climb makes it, and what follows, anew."""
+    from flywheel_core.plan import invalidate as record_invalid
+
+    with clear_errors():
+        store = Deployment.from_environment().store()
+        record = record_invalid(store, flywheel, key, by=by, reason=reason)
+        console.print(
+            f"{key} is invalid from record {record.number} on; the next climb makes it anew"
+        )
+
+
+@app.command()
+def rollback(
+    reason: ReasonOption,
+    by: ByOption,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Move production back to the model before; works with Airflow down."""
+    from flywheel_core.release.promotion import rollback as move_back
+
+    with clear_errors():
+        record = move_back(Deployment.from_environment().store(), flywheel, by=by, reason=reason)
+        console.print(f"production is record {record.number}: {record.reason}")
+
+
+@app.command()
+def freeze(
+    reason: ReasonOption,
+    by: ByOption,
+    lift: Annotated[bool, typer.Option("--lift", help="Allow promotions again.")] = False,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Refuse every promotion until the freeze is lifted; works with Airflow down."""
+    from flywheel_core.release.promotion import set_freeze
+
+    with clear_errors():
+        set_freeze(
+            Deployment.from_environment().store(), flywheel, frozen=not lift, by=by, reason=reason
+        )
+        console.print("promotions are allowed again" if lift else "promotions are frozen")
+
+
+@app.command()
+def doctor(
+    recipes: Annotated[
+        bool, typer.Option("--recipes", help="Only parse every recipe and policy.")
+    ] = False,
+) -> None:
+    """Check this machine and this deployment; one line a check, the next step where it fails."""
+    from flywheel_core.doctor import examine
+
+    with clear_errors():
+        findings = examine(Deployment.from_environment(), only_recipes=recipes)
+        for finding in findings:
+            mark = "[green]ok  [/]" if finding.ok else "[bold red]FAIL[/]"
+            console.print(f"{mark} {finding.check}: {finding.said}", highlight=False)
+        raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command()
+def pretrain(
+    output: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+) -> None:
+    """Make the tiny base model from scratch, as the one that ships was made."""
+    from flywheel_core.training.pretrain import PretrainConfig
+    from flywheel_core.training.pretrain import pretrain as train
+
+    with clear_errors():
+        console.print(train(PretrainConfig(), output))
+
+
+@app.command()
+def up() -> None:
+    """Start Airflow and a local Ray head on 127.0.0.1; Ctrl-C stops both."""
+    from flywheel_core.climbing import run_stack
+
+    with clear_errors():
+        run_stack(Deployment.from_environment(), console)
+
+
+@app.command()
+def climb(
+    recipe: RecipeOption = "tiny_cpu",
+    generations: Annotated[int, typer.Option(min=1, help="How many climbing steps.")] = 1,
+    approve_as: Annotated[
+        str | None,
+        typer.Option(
+            help="Approve as this user, with that user's password; recorded as automated."
+        ),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="In this process, without Airflow and Ray Jobs.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Climb: trigger flywheel_weekly, watch each task, stop at the approval."""
+    from flywheel_core.climbing import climb_locally, climb_through_airflow
+
+    with clear_errors():
+        deployment = Deployment.from_environment()
+        if local:
+            ended = climb_locally(deployment, recipe, generations, seed, console)
+        else:
+            ended = climb_through_airflow(deployment, recipe, generations, approve_as, console)
+        if as_json:
+            sys.stdout.write(json.dumps([end.to_json() for end in ended], indent=1) + "\n")
+        raise typer.Exit(0 if all(end.as_asked for end in ended) else 1)
+
+
+@app.command()
+def demo() -> None:
+    """One climbing step through Airflow to a promoted generation, then stop everything."""
+    from flywheel_core.climbing import run_demo
+
+    with clear_errors():
+        ended = run_demo(Deployment.from_environment(), console)
+        raise typer.Exit(0 if ended.as_asked else 1)
+
+
+if __name__ == "__main__":
+    app()

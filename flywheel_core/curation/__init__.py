@@ -1,0 +1,1 @@
+"""Curation (§2.2.1, §2.6): filter, diversify, balance, split."""

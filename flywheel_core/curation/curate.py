@@ -1,0 +1,132 @@
+"""The three phases in order, surface by surface, then the splits (§2.2.1)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flywheel_core.curation.constraints import balance
+from flywheel_core.curation.diversity import first_of_each, prune
+from flywheel_core.curation.filters import RuleSafetyClassifier, SafetyClassifier, filter_rows
+from flywheel_core.curation.splits import (
+    EVALUATION_SPLITS,
+    TRAINING_SPLITS,
+    Assigned,
+    assign,
+    count_overlaps,
+    hash_share,
+)
+from flywheel_core.engines.base import Embedder
+from flywheel_core.recipe import CurationSection
+from flywheel_core.records import SURFACES
+
+
+@dataclass(frozen=True)
+class Curated:
+    """Prompt rows of `records.PROMPTS`, and what happened to every other row."""
+
+    prompts: list[dict[str, Any]]
+    report: dict[str, Any]
+
+
+def curate(
+    rows: Sequence[Mapping[str, Any]],
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+    *,
+    production_digest: str,
+    classifier: SafetyClassifier | None = None,
+) -> Curated:
+    """Filter, diversify, balance and split logged turns.
+
+    RL prompts are near-policy only (§3.5.2), where any row says which model served it.
+    """
+    passed, rejected = filter_rows(rows, classifier or RuleSafetyClassifier())
+    report: dict[str, Any] = {
+        "rows": len(rows),
+        "rejected": dict(sorted(rejected.items())),
+        "surfaces": {},
+    }
+    assigned: list[Assigned] = []
+    for surface in SURFACES:
+        indices = [index for index in passed if rows[index]["surface"] == surface]
+        if indices:
+            one, told = _curate_surface(rows, indices, config, embedder, seed, production_digest)
+            assigned.append(one)
+            report["surfaces"][surface] = told
+    prompts = [
+        _prompt_row(rows[index], split)
+        for one in assigned
+        for split, chosen in one.by_split.items()
+        for index in chosen
+    ]
+    report["data_evidence"] = _evidence(rows, assigned, prompts, production_digest)
+    return Curated(prompts, report)
+
+
+def _curate_surface(
+    rows: Sequence[Mapping[str, Any]],
+    indices: list[int],
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+    production_digest: str,
+) -> tuple[Assigned, dict[str, Any]]:
+    distinct = [indices[i] for i in first_of_each([rows[index] for index in indices])]
+    vectors = embedder.embed([_last_turns(rows[index]) for index in distinct])
+    diverse = [
+        distinct[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)
+    ]
+    balanced = balance(
+        rows,
+        diverse,
+        first_turn_share_min=config.first_turn_share_min,
+        character_share_max=config.character_share_max,
+    )
+    order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))
+    assigned = assign(rows, order, config.prompts_per_surface)
+    if any(rows[index]["model_digest"] for index in order):
+        assigned.by_split["rl"] = [
+            index
+            for index in assigned.by_split["rl"]
+            if rows[index]["model_digest"] == production_digest
+        ]
+    return assigned, {
+        "filtered": len(indices),
+        "distinct": len(distinct),
+        "diverse": len(diverse),
+        "balanced": balanced.achieved,
+        "split_by": assigned.unit,
+        "asked": dict(assigned.asked),
+        "got": dict(assigned.got),
+    }
+
+
+def _last_turns(row: Mapping[str, Any]) -> str:
+    """What is embedded: the character and the turn to be answered."""
+    return f"{row['messages'][0]['content']} {row['messages'][-1]['content']}"
+
+
+def _prompt_row(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    kept = {name: value for name, value in row.items() if name not in ("row_id", "day")}
+    return {**kept, "prompt_id": row["row_id"], "split": split}
+
+
+def _evidence(
+    rows: Sequence[Mapping[str, Any]],
+    assigned: Sequence[Assigned],
+    prompts: Sequence[Mapping[str, Any]],
+    production_digest: str,
+) -> dict[str, Any]:
+    """What the data gate reads: sizes, overlaps, and the near-policy share of training prompts."""
+    train_overlap, shared = count_overlaps(rows, assigned)
+    training = [prompt for prompt in prompts if prompt["split"] in TRAINING_SPLITS]
+    known = [prompt for prompt in training if prompt["model_digest"] is not None]
+    near = sum(prompt["model_digest"] == production_digest for prompt in known)
+    return {
+        "num_train_rows": len(training),
+        "num_eval_prompts": sum(prompt["split"] in EVALUATION_SPLITS for prompt in prompts),
+        "train_eval_overlap_count": train_overlap,
+        "prompt_set_overlap_count": shared,
+        "near_policy_share": near / len(training) if known else None,
+    }

@@ -1,0 +1,115 @@
+"""`flywheel doctor`: what would stop a climb, found before it starts."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from flywheel_core.deployment import Deployment
+from flywheel_core.errors import FlywheelError
+from flywheel_core.recipe import RECIPE_FOLDER, load_recipe
+from flywheel_core.release.policy import load_policy
+
+MIN_FREE_GIB = 5
+LIGHT_PACKAGES = ("apache-airflow", "ray", "pyarrow", "pydantic")
+WORKER_PACKAGES = ("torch", "transformers", "trl", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, whether it holds, and what to do if not."""
+
+    check: str
+    ok: bool
+    said: str
+
+
+def examine(deployment: Deployment, *, only_recipes: bool = False) -> list[Finding]:
+    """Every check, in order; a failing check never hides the next."""
+    findings = [*_recipes(), *_policies()]
+    if only_recipes:
+        return findings
+    return [
+        *findings,
+        _packages("Airflow's side", LIGHT_PACKAGES),
+        _packages("the worker's side", WORKER_PACKAGES),
+        _disk(deployment.home),
+        _store(deployment),
+        _credentials(deployment.home),
+        _auth_manager(),
+    ]
+
+
+def _try(check: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check, True, look())
+    except (FlywheelError, OSError, metadata.PackageNotFoundError) as error:
+        return Finding(check, False, str(error))
+
+
+def _recipes() -> list[Finding]:
+    return [
+        _try(f"recipe {path.stem}", lambda path=path: f"{load_recipe(str(path)).flywheel} parses")  # type: ignore[misc]
+        for path in sorted(RECIPE_FOLDER.glob("*.yaml"))
+    ]
+
+
+def _policies() -> list[Finding]:
+    folder = RECIPE_FOLDER.parent / "policy"
+    return [
+        _try(
+            f"policy {path.stem}",
+            lambda path=path: "release managers: " + ", ".join(load_policy(path).release_managers),  # type: ignore[misc]
+        )
+        for path in sorted(folder.glob("*.yaml"))
+    ]
+
+
+def _packages(side: str, names: tuple[str, ...]) -> Finding:
+    def look() -> str:
+        return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+
+    finding = _try(side, look)
+    return finding if finding.ok else Finding(side, False, f"{finding.said}; run `make env`")
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    return Finding(
+        "disk",
+        free_gib >= MIN_FREE_GIB,
+        f"{free_gib:.0f} GiB free under {existing}, {MIN_FREE_GIB} needed",
+    )
+
+
+def _store(deployment: Deployment) -> Finding:
+    def look() -> str:
+        store = deployment.store()
+        store.put("doctor/probe", b"ok")
+        store.delete("doctor/probe")
+        return f"{deployment.store_root} can be written"
+
+    return _try("store", look)
+
+
+def _credentials(home: Path) -> Finding:
+    loose = [
+        str(path)
+        for path in sorted(home.glob("*.json"))
+        if "credential" in path.name or "password" in path.name
+        if stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+    said = f"readable by others: {', '.join(loose)}; chmod 600 them" if loose else "private"
+    return Finding("password files", not loose, said)
+
+
+def _auth_manager() -> Finding:
+    """An auth manager that makes everybody an administrator makes every approval worthless."""
+    everybody = os.environ.get("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "").lower()
+    ok = everybody not in ("true", "1", "yes")
+    said = "users are told apart" if ok else "simple_auth_manager_all_admins is on; turn it off"
+    return Finding("auth manager", ok, said)

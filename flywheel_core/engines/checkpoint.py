@@ -1,0 +1,116 @@
+"""What the engines know of a checkpoint folder without loading it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel_core.errors import EngineError
+
+NOT_ARCHITECTURE = frozenset(
+    {
+        "_name_or_path",
+        "bos_token_id",
+        "dtype",
+        "eos_token_id",
+        "id2label",
+        "label2id",
+        "pad_token_id",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
+)
+"""Fields of config.json that differ between checkpoints which fit in the same engine."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A readable checkpoint: what fits where (`architecture`) and which weights (`version`)."""
+
+    path: Path
+    architecture: str
+    version: str
+    num_labels: int
+    eos_token_ids: tuple[int, ...]
+
+
+def inspect_checkpoint(model_dir: Path) -> Checkpoint:
+    """Check that a checkpoint can be loaded.
+
+    `version` changes whenever a weight file is replaced: it covers names, sizes, modification
+    times and headers, not every byte, because a 70B model would take minutes to read.
+    """
+    config = _read_config(model_dir)
+    weights = sorted(model_dir.glob("*.safetensors"))
+    if not weights:
+        found = ", ".join(sorted(path.name for path in model_dir.iterdir())) or "nothing"
+        raise EngineError(
+            f"model_dir {model_dir}: no *.safetensors file (found {found}); give the folder of a "
+            "saved Hugging Face model, or run the stage that writes it again"
+        )
+    if not (model_dir / "tokenizer.json").is_file():
+        raise EngineError(
+            f"model_dir {model_dir}: no tokenizer.json; save the tokenizer beside the weights"
+        )
+    shape = {name: value for name, value in config.items() if name not in NOT_ARCHITECTURE}
+    return Checkpoint(
+        path=model_dir,
+        architecture=_digest(json.dumps(shape, sort_keys=True).encode()),
+        version=_digest(*(_weight_mark(path) for path in weights)),
+        num_labels=len(config.get("id2label") or {}) or int(config.get("num_labels", 2)),
+        eos_token_ids=_eos_token_ids(model_dir, config),
+    )
+
+
+def _read_config(model_dir: Path) -> dict[str, Any]:
+    path = model_dir / "config.json"
+    if not model_dir.is_dir():
+        raise EngineError(
+            f"model_dir {model_dir}: no such folder; give the folder of a saved model, or run the "
+            "stage that writes it first"
+        )
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise EngineError(
+            f"model_dir {model_dir}: no config.json; give the folder of a saved Hugging Face model"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{path}: not readable as JSON ({error}); save the model again"
+        ) from error
+    if not isinstance(config, dict) or "architectures" not in config:
+        raise EngineError(f"{path}: has no 'architectures'; save the model again")
+    return config
+
+
+def _weight_mark(path: Path) -> bytes:
+    """A safetensors file's header (8 bytes of length, then JSON), size and time."""
+    status = path.stat()
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if 0 < length < status.st_size else b""
+    if not header.startswith(b"{"):
+        raise EngineError(
+            f"{path}: not a whole safetensors file ({status.st_size} bytes); "
+            "run the stage that writes it again"
+        )
+    return f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ino} ".encode() + header
+
+
+def _eos_token_ids(model_dir: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    path = model_dir / "generation_config.json"
+    value = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    value = config.get("eos_token_id") if value is None else value
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, list) else (int(value),)
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]

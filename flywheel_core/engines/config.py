@@ -1,0 +1,61 @@
+"""How models are sampled and served. Light: imports nothing but pydantic."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SamplingConfig(BaseModel):
+    """How responses are drawn. *Semantic*: part of a stage's key.
+
+    The defaults draw from the model's own distribution (Eq. 8 needs exactly that: top-p below 1
+    would bias π_old/π_gen); `max_tokens` is ours. `seed` is the call's: each request gets its own,
+    derived from it, from the prompt's tokens and from the number of the sample.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=128, ge=1)
+    num_samples: int = Field(default=1, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _greedy_has_one_answer(self) -> "SamplingConfig":
+        if self.temperature == 0 and self.num_samples > 1:
+            raise ValueError(
+                f"temperature 0 always gives the same answer, so num_samples must be 1, "
+                f"not {self.num_samples}; raise temperature or ask for one sample"
+            )
+        return self
+
+
+class EngineConfig(BaseModel):
+    """Where and how wide a model is served. *Execution*: part of no key.
+
+    `kv_cache_gib` is the cache of one engine on a CPU; on a GPU the cache takes what
+    `gpu_memory_utilization` leaves. `num_threads` limits the CPU engine (0: as torch decides).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_model_len: int = Field(default=1024, ge=2)
+    max_num_seqs: int = Field(default=256, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    kv_cache_gib: int = Field(default=1, ge=1)
+    num_threads: int = Field(default=0, ge=0)
+    enforce_eager: bool = True
+
+    @model_validator(mode="after")
+    def _one_cpu_shard(self) -> "EngineConfig":
+        if self.device == "cpu" and self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"tensor_parallel_size {self.tensor_parallel_size} needs device 'cuda'; "
+                "a CPU engine has one shard"
+            )
+        return self

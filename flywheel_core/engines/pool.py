@@ -1,0 +1,67 @@
+"""The engines of one process, started when first asked for and shared by its stages."""
+
+from pathlib import Path
+from typing import Literal
+
+from flywheel_core.engines.base import Embedder, Generator, Scorer
+from flywheel_core.engines.config import EngineConfig
+from flywheel_core.engines.environment import prepare_environment
+from flywheel_core.engines.fake import HashEmbedder
+
+
+class EnginePool:
+    """Real engines unless a replacement is given (fakes in tests and dry runs).
+
+    One generation engine and one pooling engine; models of one architecture take turns in them.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        generator: Generator | None = None,
+        scorer: Scorer | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
+        self.config = config
+        self._generator = generator
+        self._scorer = scorer
+        self._embedders: dict[str, Embedder] = {"minilm": embedder} if embedder else {}
+
+    def generator(self, model_dir: Path) -> Generator:
+        """The generator, serving `model_dir`; it stays so until the next call of this method."""
+        if self._generator is None:
+            prepare_environment(self.config)
+            from flywheel_core.engines.vllm_generator import VllmGenerator
+
+            self._generator = VllmGenerator(self.config)
+        self._generator.load(model_dir)
+        return self._generator
+
+    def scorer(self) -> Scorer:
+        """The scorer; each call of `score` names its model."""
+        if self._scorer is None:
+            prepare_environment(self.config)
+            from flywheel_core.engines.vllm_scorer import VllmScorer
+
+            self._scorer = VllmScorer(self.config)
+        return self._scorer
+
+    def embedder(self, name: Literal["minilm", "hash"] = "minilm") -> Embedder:
+        """Sentence embeddings: `minilm`, or `hash` where its weights are not installed."""
+        if name not in self._embedders:
+            self._embedders[name] = HashEmbedder() if name == "hash" else self._minilm()
+        return self._embedders[name]
+
+    def close(self) -> None:
+        """Stop what was started, and give the memory back."""
+        for engine in (self._generator, self._scorer):
+            close = getattr(engine, "close", None)
+            if close is not None:
+                close()
+
+    def _minilm(self) -> Embedder:
+        prepare_environment(self.config)
+        from flywheel_core.engines.embedder import MiniLmEmbedder
+
+        return MiniLmEmbedder(self.config.device)

@@ -1,0 +1,64 @@
+"""Scoring with vLLM's pooling runner: one engine, many reward models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flywheel_core.engines.base import Progress, ScoreRow, Scores
+from flywheel_core.engines.config import EngineConfig
+from flywheel_core.engines.rendering import encode, render_row
+from flywheel_core.engines.vllm_engine import VllmEngine, load_tokenizer, progress_bar
+from flywheel_core.errors import EngineError
+
+
+class VllmScorer:
+    """The `Scorer` on vLLM: raw logits of sequence-classification checkpoints with one output.
+
+    Reward models of one architecture take turns in one engine (a change costs a weight reload);
+    vLLM packs rows without padding, so they need no sorting by length.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.engine = VllmEngine(config, "pooling")
+        self._tokenizers: dict[Path, Any] = {}
+
+    def score(
+        self,
+        model_dir: Path,
+        rows: Sequence[ScoreRow],
+        *,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """Raw logits [num_rows], in the order of the rows."""
+        checkpoint = self.engine.load(model_dir)
+        if checkpoint.num_labels != 1:
+            raise EngineError(
+                f"model_dir {model_dir}: a reward model has num_labels 1, this one has "
+                f"{checkpoint.num_labels}; train it with num_labels=1"
+            )
+        if not rows:
+            return np.zeros(0, dtype=np.float32)
+        if model_dir not in self._tokenizers:
+            self._tokenizers[model_dir] = load_tokenizer(model_dir)
+        tokenizer = self._tokenizers[model_dir]
+        token_ids = encode(tokenizer, [render_row(tokenizer, row) for row in rows])
+        return self._score_ids(token_ids, progress)
+
+    def close(self) -> None:
+        """Stop the engine."""
+        self.engine.close()
+
+    def _score_ids(self, token_ids: list[list[int]], progress: Progress | None) -> Scores:
+        from vllm import PoolingParams
+
+        self.engine.check_lengths(token_ids, room=0)
+        outputs = self.engine.llm.encode(
+            [{"prompt_token_ids": ids} for ids in token_ids],
+            pooling_task="classify",
+            pooling_params=PoolingParams(use_activation=False),
+            use_tqdm=progress_bar(progress, "rows scored"),
+        )
+        scores = np.array([float(output.outputs.data.reshape(-1)[0]) for output in outputs])
+        return scores.astype(np.float32)

@@ -1,0 +1,1 @@
+"""Ray entrypoints, one per stage: `python -m flywheel_core.jobs.<stage> --store … --plan …`."""

@@ -1,0 +1,172 @@
+"""Asking models and scoring what they said: the steps several stages share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flywheel_core.engines.base import Completion
+from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.pool import EnginePool
+from flywheel_core.errors import InputDataError
+from flywheel_core.evaluation.comparison import Checkpoint, tally
+from flywheel_core.records import PROMPTS, Message, Split, Surface, read_table
+from flywheel_core.sampling.rejection import Standard
+
+Scores = npt.NDArray[np.float64]
+
+POINTWISE: Mapping[Surface, str] = {
+    "internal": "pointwise_internal",
+    "user": "pointwise_user",
+}
+"""The pointwise model that is gated on each surface's prompts."""
+
+STANDARDS_FILE = "standards.json"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Curated prompts of one split, as columns."""
+
+    rows: list[dict[str, Any]]
+
+    @property
+    def messages(self) -> list[list[Message]]:
+        return [row["messages"] for row in self.rows]
+
+    @property
+    def texts(self) -> list[str]:
+        """One string a prompt, equal exactly where the prompts are."""
+        return [json.dumps(row["messages"], sort_keys=True) for row in self.rows]
+
+    def of(self, surface: Surface) -> "Prompts":
+        return Prompts([row for row in self.rows if row["surface"] == surface])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read_prompts(curated: Path, split: Split) -> Prompts:
+    """The prompts of one split, from the `curate` artifact."""
+    table: pa.Table = read_table(curated / "prompts.parquet", PROMPTS)
+    return Prompts([row for row in table.to_pylist() if row["split"] == split])
+
+
+def ask(
+    engines: EnginePool,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    sampling: SamplingConfig,
+    seed: int,
+) -> list[Completion]:
+    """One completion a prompt."""
+    sampling = sampling.model_copy(update={"num_samples": 1, "seed": seed})
+    return [samples[0] for samples in engines.generator(model).generate(prompts, sampling)]
+
+
+def answer(
+    engines: EnginePool,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    sampling: SamplingConfig,
+    seed: int,
+) -> list[str]:
+    """One response a prompt."""
+    return [completion.text for completion in ask(engines, model, prompts, sampling, seed)]
+
+
+def reward_models(folder: Path, prefix: str) -> dict[str, Path]:
+    """The models of the `reward_models` artifact whose name starts with `prefix`, by name."""
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name.startswith(prefix)
+    }
+
+
+def read_standards(folder: Path) -> dict[str, Standard]:
+    """Mean and SD of each reward model's scores on production's traffic."""
+    data = json.loads((folder / STANDARDS_FILE).read_text())
+    return {name: Standard(**values) for name, values in data.items()}
+
+
+def score(
+    engines: EnginePool,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    responses: Sequence[str],
+) -> Scores:
+    """Raw scores [num_prompts] of a pointwise or signal model."""
+    scores = engines.scorer().score(model, list(zip(prompts, responses, strict=True)))
+    if not np.isfinite(scores).all():
+        raise InputDataError(
+            f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"
+        )
+    return np.asarray(scores, dtype=np.float64)
+
+
+def score_pairs(
+    engines: EnginePool,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> Scores:
+    """How much a pairwise model prefers `first`, both orders averaged: antisymmetric [n]."""
+    forward = list(zip(prompts, first, second, strict=True))
+    backward = list(zip(prompts, second, first, strict=True))
+    scores = engines.scorer().score(model, forward + backward)
+    if not np.isfinite(scores).all():
+        raise InputDataError(
+            f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"
+        )
+    count = len(forward)
+    return np.asarray(scores[:count] - scores[count:], dtype=np.float64) / 2
+
+
+class WinRateProbe:
+    """Win rates against production on a fixed prompt set, one gated rate per surface.
+
+    Production answers the prompts once, with the same sampling as the candidates do.
+    """
+
+    def __init__(
+        self,
+        engines: EnginePool,
+        prompts: Prompts,
+        production: Path,
+        rewards: Path,
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> None:
+        self.engines, self.sampling, self.seed = engines, sampling, seed
+        self.sides = [
+            (surface, prompts.of(surface), rewards / name)
+            for surface, name in POINTWISE.items()
+            if (rewards / name).is_dir() and len(prompts.of(surface))
+        ]
+        if not self.sides:
+            raise InputDataError(
+                "no pointwise reward model has prompts of its own surface, so there is no win "
+                "rate to steer by; check the annotate stage's row counts"
+            )
+        self.baseline: dict[Surface, list[str]] = {}
+        self.baseline_scores: dict[Surface, Scores] = {}
+        for surface, side, model in self.sides:
+            said = answer(engines, production, side.messages, sampling, seed)
+            self.baseline[surface] = said
+            self.baseline_scores[surface] = score(engines, model, side.messages, said)
+
+    def checkpoint(self, name: str, model: Path) -> tuple[Checkpoint, dict[Surface, list[str]]]:
+        """Win rates of one model, and what it said."""
+        rates, said = {}, {}
+        for surface, side, reward in self.sides:
+            said[surface] = answer(self.engines, model, side.messages, self.sampling, self.seed + 1)
+            scores = score(self.engines, reward, side.messages, said[surface])
+            rates[reward.name] = tally(scores, self.baseline_scores[surface]).rate
+        return Checkpoint(name, rates), said

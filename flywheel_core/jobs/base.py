@@ -1,0 +1,200 @@
+"""What every stage's job shares: find the plan, run the stage, commit the manifest.
+
+A stage module has a `Config` and one function, `run(config, inputs, context) -> StageOutput`:
+
+- `config`: exactly the part of the recipe that is in the stage's key, typed;
+- `inputs`: name -> local folder with that artifact's verified files;
+- `context`: where to write, the engines, the seed and the progress line.
+
+Only this file reads the command line and the environment, and only it commits.
+"""
+
+import argparse
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flywheel_core.artifacts import (
+    Attempt,
+    InputRecord,
+    Manifest,
+    is_done,
+    materialise,
+    read_manifest,
+)
+from flywheel_core.engines.environment import prepare_environment
+from flywheel_core.engines.pool import EnginePool
+from flywheel_core.errors import FlywheelError
+from flywheel_core.plan import PinnedPlan, PlannedStage, load_plan
+from flywheel_core.store import LocalStore, Store, open_store
+from flywheel_core.training.config import LaunchConfig
+
+
+class Progress(Protocol):
+    """Called with work done, work in all, and what is being worked on."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None: ...
+
+
+@dataclass
+class LineProgress:
+    """Progress as plain lines, at most one every `interval_s`, for a job's log.
+
+    The rate counts from the first call about a piece of work, so it needs a second one.
+    """
+
+    interval_s: float = 5.0
+    _first: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _last_s: float = 0.0
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        now = time.monotonic()
+        first_done, first_s = self._first.setdefault(what, (done, now))
+        if done < total and now - self._last_s < self.interval_s:
+            return
+        self._last_s = now
+        pace = ""
+        if done > first_done:
+            rate = (done - first_done) / max(now - first_s, 1e-9)
+            pace = f" {rate:.1f}/s eta {(total - done) / rate:.0f}s"
+        print(f"progress: {what} {done}/{total}{pace}", flush=True)
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """What a stage says about the files it wrote; the manifest records it."""
+
+    kind: str
+    row_counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StageContext:
+    """Where a stage runs.
+
+    `output` becomes the artifact. `work` survives a failed try: shards and checkpoints with
+    their completion marks go there, and it is removed after the commit.
+    """
+
+    plan: PinnedPlan
+    stage: PlannedStage
+    output: Path
+    work: Path
+    engines: EnginePool
+    launch: LaunchConfig
+    progress: Progress
+
+    @property
+    def seed(self) -> int:
+        return self.stage.seed
+
+
+@dataclass
+class Site:
+    """The machine a stage runs on: the store, and folders for what need not last."""
+
+    store: Store
+    scratch: Path
+    engines: EnginePool
+    launch: LaunchConfig
+    progress: Progress
+
+    def work_folder(self, stage: PlannedStage) -> Path:
+        if isinstance(self.store, LocalStore):
+            return self.store.local_path(f"{stage.ref.flywheel}/work/{stage.ref.key}")
+        return self.scratch / "work" / stage.ref.key
+
+
+def execute(site: Site, plan: PinnedPlan, stage_name: str) -> Manifest:
+    """Run one stage of a plan, unless its artifact is there already."""
+    stage = plan.stage(stage_name)
+    if is_done(site.store, stage.ref):
+        return read_manifest(site.store, stage.ref)
+    started_s = time.monotonic()
+    inputs = {
+        name: materialise(site.store, ref, site.scratch / "cache")
+        for name, ref in stage.inputs.items()
+    }
+    read_s = time.monotonic() - started_s
+    attempt = Attempt(site.store, stage.ref, site.scratch / "attempts")
+    work = site.work_folder(stage)
+    work.mkdir(parents=True, exist_ok=True)
+    context = StageContext(
+        plan, stage, attempt.folder, work, site.engines, site.launch, site.progress
+    )
+    module = importlib.import_module(stage.module)
+    run: Callable[..., StageOutput] = module.run
+    try:
+        output = run(module.Config.model_validate(stage.config), inputs, context)
+    except BaseException:
+        attempt.drop()
+        raise
+    manifest = attempt.commit(
+        kind=output.kind,
+        stage_version=stage.version,
+        row_counts=output.row_counts,
+        metrics=output.metrics,
+        config=stage.config,
+        inputs=_input_records(site.store, stage),
+        seed=stage.seed,
+        timings_s={"read": read_s, "total": time.monotonic() - started_s},
+    )
+    shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def publish(source: Path, target: Path) -> None:
+    """Put a finished folder of `work` into `output` without moving its bytes where links work."""
+
+    def link(path: str, copy: str) -> None:
+        try:
+            os.link(path, copy)
+        except OSError:
+            shutil.copyfile(path, copy)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _input_records(store: Store, stage: PlannedStage) -> Mapping[str, InputRecord]:
+    return {
+        name: InputRecord(ref=ref, digest=read_manifest(store, ref).digest)
+        for name, ref in stage.inputs.items()
+    }
+
+
+def main(stage_name: str) -> None:
+    """Entry point of a stage's Ray job; the last line of a failure is `error: …`."""
+    parser = argparse.ArgumentParser(description=f"Run the stage {stage_name!r} of a pinned plan.")
+    parser.add_argument("--store", required=True, help="store root")
+    parser.add_argument("--plan", required=True, help="path of the pinned plan in the store")
+    arguments = parser.parse_args()
+    try:
+        store = open_store(arguments.store)
+        plan = load_plan(store, arguments.plan)
+        recipe = plan.parsed_recipe()
+        prepare_environment(recipe.execution.engine)
+        site = Site(
+            store=store,
+            scratch=Path(tempfile.gettempdir()) / "flywheel-scratch",
+            engines=EnginePool(recipe.execution.engine),
+            launch=recipe.execution.launch,
+            progress=LineProgress(),
+        )
+        manifest = execute(site, plan, stage_name)
+    except FlywheelError as error:
+        print(f"error: {error}", flush=True)
+        sys.exit(1)
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", flush=True)
+        sys.exit(1)
+    print(f"committed: {manifest.ref.path} {manifest.digest[:12]}", flush=True)

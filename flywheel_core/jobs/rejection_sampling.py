@@ -1,0 +1,147 @@
+"""Algorithm 1: best of k from a pool of policies becomes the supervised data (§2.4.1)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flywheel_core.evaluation.features import feature_means
+from flywheel_core.jobs.answers import (
+    Prompts,
+    Scores,
+    answer,
+    read_prompts,
+    read_standards,
+    reward_models,
+    score,
+)
+from flywheel_core.jobs.base import StageContext, StageOutput, main
+from flywheel_core.recipe import RejectionSection, Section
+from flywheel_core.records import TRAINING_ROWS, write_table
+from flywheel_core.sampling.rejection import accept_best, composite, route
+
+
+class Config(Section):
+    rejection_sampling: RejectionSection
+
+
+def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
+    """Writes `training.parquet`: accepted samples, and a share of the base model's own data."""
+    section = config.rejection_sampling
+    prompts = read_prompts(inputs["curate"], "reject")
+    policies = {"production": inputs["production"] / "model"} | {
+        name: folder / "model"
+        for name, folder in inputs.items()
+        if name == "base" or name.startswith("pool-")
+    }
+    routed = route(len(prompts), list(policies), section.pool_share, context.seed)
+    candidates = _candidates(section, prompts, policies, routed, context)
+    scores = _scores(section, inputs["reward_models"], prompts, candidates, context)
+    accepted = accept_best(scores, section.threshold_sd)
+    rows: list[dict[str, Any]] = [
+        {
+            "messages": prompts.rows[best.prompt_index]["messages"],
+            "response": candidates[best.prompt_index][best.candidate_index],
+            "source": f"rejection_{prompts.rows[best.prompt_index]['surface']}",
+        }
+        for best in accepted
+    ]
+    rows += _base_rows(section, prompts, inputs["base"] / "model", len(rows), context)
+    write_table(context.output / "training.parquet", rows, TRAINING_ROWS)
+    taken = {(best.prompt_index, best.candidate_index) for best in accepted}
+    rejected = [
+        text
+        for row, texts in enumerate(candidates)
+        for column, text in enumerate(texts)
+        if (row, column) not in taken
+    ]
+    return StageOutput(
+        kind="training_rows",
+        row_counts={
+            "prompts": len(prompts),
+            "candidates": sum(map(len, candidates)),
+            "accepted": len(accepted),
+            "base": len(rows) - len(accepted),
+            **{f"routed_to_{name}": routed.count(name) for name in policies},
+        },
+        metrics={
+            "features_accepted": feature_means([row["response"] for row in rows[: len(accepted)]]),
+            "features_rejected": feature_means(rejected),
+            "mean_score_accepted": float(np.mean([best.score for best in accepted])),
+        },
+    )
+
+
+def _candidates(
+    section: RejectionSection,
+    prompts: Prompts,
+    policies: Mapping[str, Path],
+    routed: list[str],
+    context: StageContext,
+) -> list[list[str]]:
+    """k responses a prompt, each prompt asked of the policy it was routed to."""
+    sampling = section.sampling.model_copy(
+        update={"num_samples": section.num_candidates, "seed": context.seed}
+    )
+    candidates: list[list[str]] = [[] for _ in routed]
+    done = 0
+    for name, model in policies.items():
+        indices = [index for index, policy in enumerate(routed) if policy == name]
+        if not indices:
+            continue
+        asked = [prompts.messages[index] for index in indices]
+        answers = context.engines.generator(model).generate(asked, sampling)
+        for index, samples in zip(indices, answers, strict=True):
+            candidates[index] = [sample.text for sample in samples]
+        done += len(indices)
+        context.progress(done, len(routed), "prompts sampled")
+    return candidates
+
+
+def _scores(
+    section: RejectionSection,
+    rewards: Path,
+    prompts: Prompts,
+    candidates: list[list[str]],
+    context: StageContext,
+) -> Scores:
+    """Composite scores [num_prompts, k]."""
+    flat_prompts = [
+        messages
+        for messages, texts in zip(prompts.messages, candidates, strict=True)
+        for _ in texts
+    ]
+    flat = [text for texts in candidates for text in texts]
+    standards = read_standards(rewards)
+    preference = {
+        name: score(context.engines, model, flat_prompts, flat)
+        for name, model in reward_models(rewards, "pointwise_").items()
+    }
+    signals = {
+        name: score(context.engines, model, flat_prompts, flat)
+        for name, model in reward_models(rewards, "signal_").items()
+    }
+    total = composite(preference, signals, standards, section.signal_weight)
+    return total.reshape(len(candidates), section.num_candidates)
+
+
+def _base_rows(
+    section: RejectionSection,
+    prompts: Prompts,
+    base: Path,
+    num_accepted: int,
+    context: StageContext,
+) -> list[dict[str, Any]]:
+    """The base model's own answers, unselected: they hold what it can do (§2.4.2, source 6)."""
+    wanted = round(num_accepted * section.base_share / max(1e-9, 1 - section.base_share))
+    asked = prompts.messages[: min(wanted, len(prompts))]
+    said = answer(context.engines, base, asked, section.sampling, context.seed + 7)
+    return [
+        {"messages": messages, "response": text, "source": "base"}
+        for messages, text in zip(asked, said, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    main("rejection_sampling")

@@ -1,0 +1,138 @@
+"""The vocabulary: every table that travels between stages, as an Arrow schema.
+
+A *traffic row* is one assistant turn with its history. `messages` starts with the system turn
+(the character's name, traits and instructions), alternates user and assistant, and ends with
+the user turn that `response` answers. A field the source does not have is null: *not
+applicable*, never invented.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_core.errors import InputDataError
+
+Surface = Literal["internal", "user"]
+SURFACES: tuple[Surface, ...] = ("internal", "user")
+
+SIGNALS = ("continue_10min", "love", "thumb_up", "thumb_down", "feedback")
+"""User signals of the paper's Table 2."""
+
+Split = Literal["annotate", "reject", "rl", "stop", "select", "gate"]
+SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl", "stop", "select", "gate")
+"""What a curated prompt is for. `stop`, `select` and `gate` are evaluation prompts: one stops
+training, one selects the checkpoint, one gates (DESIGN, Gates)."""
+
+
+class Message(TypedDict):
+    """One turn: role is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+CONTEXT_FIELDS = [
+    pa.field("messages", MESSAGES, nullable=False),
+    pa.field("surface", pa.string(), nullable=False),
+    pa.field("conversation_id", pa.string(), nullable=False),
+    pa.field("turn_index", pa.int32(), nullable=False),
+    pa.field("user_id", pa.string()),
+    pa.field("character_id", pa.string()),
+    pa.field("locale", pa.string()),
+    pa.field("language", pa.string()),
+    pa.field("jtbd", pa.string()),
+    pa.field("depth", pa.int32(), nullable=False),
+]
+"""Where a response was asked for. `depth` counts the user turns before the last one."""
+
+TRAFFIC = pa.schema(
+    [
+        pa.field("row_id", pa.string(), nullable=False),
+        pa.field("day", pa.string(), nullable=False),
+        *CONTEXT_FIELDS,
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("model_digest", pa.string()),
+        *(pa.field(signal, pa.bool_()) for signal in SIGNALS),
+    ]
+)
+
+PROMPTS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        *CONTEXT_FIELDS,
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("model_digest", pa.string()),
+    ]
+)
+"""Curated prompts; `response` is what the production model answered in traffic."""
+
+PAIRS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        *CONTEXT_FIELDS,
+        pa.field("response_0", pa.string(), nullable=False),
+        pa.field("response_1", pa.string(), nullable=False),
+        pa.field("policy_0", pa.string(), nullable=False),
+        pa.field("policy_1", pa.string(), nullable=False),
+        pa.field("votes", pa.list_(pa.int8()), nullable=False),
+        pa.field("target", pa.float32(), nullable=False),
+        pa.field("held_out", pa.bool_(), nullable=False),
+        *(
+            pa.field(f"{tag}_{position}", pa.bool_())
+            for tag in ("false_refusal", "templated", "violates_character")
+            for position in (0, 1)
+        ),
+    ]
+)
+"""Annotated pairs. A vote is 1 where the annotator preferred `response_0`; `target` is the share
+of such votes, and a tie counts one half."""
+
+TRAINING_ROWS = pa.schema(
+    [
+        pa.field("messages", MESSAGES, nullable=False),
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""Supervised rows: the response is what the model learns to say."""
+
+
+def write_table(path: Path, rows: Sequence[object], schema: pa.Schema) -> int:
+    """Write mappings as Parquet with exactly `schema`; returns the number of rows."""
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise InputDataError(
+                f"{path.name}: column {field.name!r} has "
+                f"{table.column(field.name).null_count} empty values, but must always be filled"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd")
+    return int(table.num_rows)
+
+
+def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Read Parquet; with `schema`, say which columns are missing or of another type."""
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputDataError(
+            f"{path}: not a readable Parquet file ({error}); write it anew with `flywheel ingest`"
+        ) from error
+    if schema is None:
+        return table
+    faults = [
+        f"{field.name}: expected {field.type}, found "
+        + (str(table.schema.field(field.name).type) if field.name in table.column_names else "none")
+        for field in schema
+        if field.name not in table.column_names or table.schema.field(field.name).type != field.type
+    ]
+    if faults:
+        raise InputDataError(f"{path}: not the expected table: {'; '.join(faults)}")
+    return table.select(schema.names)

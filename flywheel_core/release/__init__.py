@@ -1,0 +1,1 @@
+"""Release: the gates, the deployed policy, the human decision."""

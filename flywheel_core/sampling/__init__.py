@@ -1,0 +1,1 @@
+"""Rejection sampling (§2.4.1, Algorithm 1)."""

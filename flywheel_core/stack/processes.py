@@ -1,0 +1,158 @@
+"""Processes with their own group, found again after a crash, and nothing left running.
+
+Every process of a stack inherits `FLYWHEEL_STACK_ID`. Stopping ends the groups we started and
+then whatever still carries that id: never a process of somebody else, never by name.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict
+
+from flywheel_core.errors import StackError
+
+STACK_ID_VARIABLE = "FLYWHEEL_STACK_ID"
+HOST = "127.0.0.1"
+LAST_LOG_LINES = 15
+
+
+class Part(BaseModel):
+    """One process we started: `started_at` tells it from a later process of the same id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    pid: int
+    started_at: float
+    log: str
+
+
+def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Part:
+    """Start a command in a session of its own, its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=log.parent,
+        )
+    return Part(
+        name=name,
+        pid=process.pid,
+        started_at=psutil.Process(process.pid).create_time(),
+        log=str(log),
+    )
+
+
+def is_alive(part: Part) -> bool:
+    """Whether the very process we started still runs."""
+    try:
+        process = psutil.Process(part.pid)
+        return (
+            abs(process.create_time() - part.started_at) < 1.0
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(parts: Sequence[Part], stack_id: str, *, grace_s: float) -> None:
+    """Ask every part to end, wait, then end what is left of this stack."""
+    for part in parts:
+        if is_alive(part):
+            _signal_group(part.pid, signal.SIGTERM)
+    wait_until(lambda: not carriers(stack_id), timeout_s=grace_s)
+    for attempt in (signal.SIGTERM, signal.SIGKILL):
+        for process in carriers(stack_id):
+            _signal(process, attempt)
+        if wait_until(lambda: not carriers(stack_id), timeout_s=5.0):
+            return
+    left = ", ".join(f"{process.pid} {process.name()}" for process in carriers(stack_id))
+    raise StackError(f"these processes of the stack could not be stopped: {left}; end them by hand")
+
+
+def carriers(stack_id: str) -> list["psutil.Process"]:
+    """Every live process of ours that inherited this stack's id, this one excepted."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.uids().real != os.getuid():
+                continue
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get(STACK_ID_VARIABLE) == stack_id:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _signal(process: "psutil.Process", number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float, every_s: float = 0.3) -> bool:
+    """Whether the condition came true in time."""
+    ends_s = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > ends_s:
+            return False
+        time.sleep(every_s)
+    return True
+
+
+def last_lines(log: Path | str, count: int = LAST_LOG_LINES) -> str:
+    """The end of a log, indented for an error message."""
+    path = Path(log)
+    if not path.is_file():
+        return "  (no log)"
+    lines = path.read_text(errors="replace").splitlines()[-count:]
+    return "\n".join(f"  {line}" for line in lines) or "  (empty log)"
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on that port of 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(asked: int | None, preferred: Sequence[int], what: str) -> int:
+    """The port that was asked for, or the first free one; an error where the asked is taken."""
+    if asked is not None:
+        if not port_is_free(asked):
+            raise StackError(
+                f"{what}: port {asked} on {HOST} is in use; stop what listens there, give another "
+                "port, or give none and a free one is chosen"
+            )
+        return asked
+    for port in preferred:
+        if port_is_free(port):
+            return port
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,348 @@
+"""The stack as a whole: up, down, status, and one part started anew."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from flywheel_core.airflow_client import AirflowClient
+from flywheel_core.deployment import DEFAULT_POLICY
+from flywheel_core.errors import StackError
+from flywheel_core.recipe import RECIPE_FOLDER
+from flywheel_core.stack import airflow_side, ray_side
+from flywheel_core.stack.processes import (
+    HOST,
+    STACK_ID_VARIABLE,
+    Part,
+    carriers,
+    choose_port,
+    is_alive,
+    last_lines,
+    start,
+    stop,
+    wait_until,
+)
+from flywheel_core.stack.secrets import (
+    SERVICE_USER,
+    ServiceCredentials,
+    password_of,
+    passwords,
+    write_private,
+)
+
+REPOSITORY = RECIPE_FOLDER.parent.parent
+AIRFLOW_PORTS = range(8080, 8090)
+RAY_PORTS = range(8265, 8275)
+TRAINING_POOL = "ray_training"
+HEALTHY_TIMEOUT_S = 240.0
+STOP_GRACE_S = 20.0
+
+Progress = Callable[[str], None]
+
+
+class StackInfo(BaseModel):
+    """`stack.json`: where a running stack listens and which processes it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stack_id: str
+    airflow_url: str
+    airflow_port: int
+    ray_url: str
+    ray_port: int
+    ray_temporary: str
+    passwords_file: str
+    parts: tuple[Part, ...]
+
+
+class StackStatus(BaseModel):
+    """Whether each part runs, and whether both answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    running: bool
+    airflow_healthy: bool = False
+    ray_healthy: bool = False
+    dead_parts: tuple[str, ...] = ()
+    info: StackInfo | None = None
+
+
+class Stack:
+    """Airflow and Ray with their state below `state_dir`; starting again goes on from it.
+
+    `airflow_port` and `ray_port` insist on a port; without them the usual ones are tried first,
+    then any free one. `extra_env` reaches Airflow and Ray (a test's settings).
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        store_root: str | None = None,
+        policy_path: Path | None = None,
+        recipes: Path = RECIPE_FOLDER,
+        dags_folder: Path = REPOSITORY / "dags",
+        airflow_port: int | None = None,
+        ray_port: int | None = None,
+        num_cpus: int = 2,
+        extra_env: dict[str, str] | None = None,
+    ) -> None:
+        self.state_dir = Path(state_dir).expanduser().absolute()
+        self.store_root = store_root or str(self.state_dir / "store")
+        self.policy_path = Path(policy_path or DEFAULT_POLICY).absolute()
+        self.recipes = recipes
+        self.dags_folder = dags_folder
+        self.passwords_file = self.state_dir / "passwords.json"
+        self.service_file = self.state_dir / "service_credentials.json"
+        self._asked_ports = (airflow_port, ray_port)
+        self._num_cpus = num_cpus
+        self._extra_env = dict(extra_env or {})
+
+    # -- what is there -------------------------------------------------------------------------
+
+    def info(self) -> StackInfo | None:
+        """What `stack.json` says, whether or not it still runs."""
+        path = self.state_dir / "stack.json"
+        return StackInfo.model_validate_json(path.read_text()) if path.is_file() else None
+
+    def status(self) -> StackStatus:
+        """What runs now."""
+        info = self.info()
+        if info is None:
+            return StackStatus(running=False)
+        dead = tuple(part.name for part in info.parts if not is_alive(part))
+        return StackStatus(
+            running=len(dead) < len(info.parts),
+            airflow_healthy=_airflow_unhealthy(info.airflow_url) is None,
+            ray_healthy=_ray_healthy(info.ray_url),
+            dead_parts=dead,
+            info=info,
+        )
+
+    def client(self, user: str = "admin") -> AirflowClient:
+        """Airflow's REST API as one of the seeded users."""
+        info = self.info()
+        if info is None:
+            raise StackError("the stack is not running; run `flywheel up`")
+        return AirflowClient(info.airflow_url, user, password_of(self.passwords_file, user))
+
+    # -- up and down ---------------------------------------------------------------------------
+
+    def up(self, progress: Progress = lambda line: None) -> StackInfo:
+        """Start everything and wait until it is healthy; a running stack is left as it is."""
+        running = self._already_running()
+        if running is not None:
+            progress(f"already running: Airflow {running.airflow_url}, Ray {running.ray_url}")
+            return running
+        info = self._prepare()
+        try:
+            progress(f"Ray: starting on {info.ray_url}")
+            info = self._start_ray(info)
+            progress("Airflow: preparing its database")
+            self._prepare_airflow(info)
+            progress(f"Airflow: starting on {info.airflow_url}")
+            for name in airflow_side.PARTS:
+                info = self._start_airflow_part(info, name)
+            self._wait_for_ray(info)
+            progress("Ray: healthy")
+            self._wait_for_airflow(info)
+            progress("Airflow: healthy")
+            self._seed()
+        except BaseException:
+            self.down()
+            raise
+        return info
+
+    def down(self) -> None:
+        """Stop every process of this stack; its state stays."""
+        info = self.info()
+        if info is None:
+            return
+        stop(info.parts, info.stack_id, grace_s=STOP_GRACE_S)
+        shutil.rmtree(info.ray_temporary, ignore_errors=True)
+        self.state_dir.joinpath("stack.json").unlink(missing_ok=True)
+
+    def restart_dead(self) -> tuple[str, ...]:
+        """Start anew every part of Airflow that has died, and Ray if its head has."""
+        info = self.info()
+        if info is None:
+            return ()
+        dead = tuple(part.name for part in info.parts if not is_alive(part))
+        for name in dead:
+            if name == "ray":
+                info = self._start_ray(info)
+            else:
+                info = self._start_airflow_part(info, name)
+        return dead
+
+    def environment(self, info: StackInfo) -> dict[str, str]:
+        """What every process of the stack inherits."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRFLOW", "RAY_", "FLYWHEEL_"))
+        }
+        binaries = str(Path(sys.executable).parent)
+        return kept | {
+            "PATH": f"{binaries}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "PYTHONPATH": os.pathsep.join(
+                part for part in (str(REPOSITORY), kept.get("PYTHONPATH", "")) if part
+            ),
+            "PYTHONUNBUFFERED": "1",
+            STACK_ID_VARIABLE: info.stack_id,
+            "AIRFLOW_HOME": str(self._airflow_home),
+            "FLYWHEEL_HOME": str(self.state_dir),
+            "FLYWHEEL_STORE": self.store_root,
+            "FLYWHEEL_RAY_ADDRESS": info.ray_url,
+            "FLYWHEEL_POLICY": str(self.policy_path),
+            "FLYWHEEL_RECIPES": str(self.recipes),
+            "FLYWHEEL_AIRFLOW_API": info.airflow_url,
+            "FLYWHEEL_SERVICE_CREDENTIALS": str(self.service_file),
+            "FLYWHEEL_SCHEDULE": "manual",
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",
+            **self._extra_env,
+        }
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    @property
+    def _airflow_home(self) -> Path:
+        return self.state_dir / "airflow"
+
+    def _already_running(self) -> StackInfo | None:
+        status = self.status()
+        if status.info is None:
+            return None
+        if status.running and not status.dead_parts and status.airflow_healthy:
+            return status.info
+        self.down()
+        return None
+
+    def _prepare(self) -> StackInfo:
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        self.state_dir.chmod(0o700)
+        asked_airflow, asked_ray = self._asked_ports
+        airflow_port = choose_port(asked_airflow, AIRFLOW_PORTS, "Airflow")
+        ray_port = choose_port(asked_ray, RAY_PORTS, "Ray dashboard")
+        known = passwords(self.passwords_file)
+        credentials = ServiceCredentials(username=SERVICE_USER, password=known[SERVICE_USER])
+        write_private(self.service_file, credentials.model_dump_json())
+        return self._save(
+            StackInfo(
+                stack_id=uuid.uuid4().hex,
+                airflow_url=f"http://{HOST}:{airflow_port}",
+                airflow_port=airflow_port,
+                ray_url=f"http://{HOST}:{ray_port}",
+                ray_port=ray_port,
+                # Short, and outside `state_dir`: Unix sockets' paths end at 107 bytes.
+                ray_temporary=tempfile.mkdtemp(prefix="fw-ray-", dir="/tmp"),
+                passwords_file=str(self.passwords_file),
+                parts=(),
+            )
+        )
+
+    def _save(self, info: StackInfo) -> StackInfo:
+        write_private(self.state_dir / "stack.json", info.model_dump_json(indent=1) + "\n")
+        return info
+
+    def _with_part(self, info: StackInfo, part: Part) -> StackInfo:
+        others = tuple(other for other in info.parts if other.name != part.name)
+        return self._save(info.model_copy(update={"parts": (*others, part)}))
+
+    def _log(self, name: str) -> Path:
+        return self.state_dir / "logs" / f"{name}.log"
+
+    def _start_ray(self, info: StackInfo) -> StackInfo:
+        command = ray_side.command(
+            dashboard_port=info.ray_port,
+            num_cpus=self._num_cpus,
+            temporary=Path(info.ray_temporary),
+        )
+        return self._with_part(
+            info, start("ray", command, self.environment(info), self._log("ray"))
+        )
+
+    def _prepare_airflow(self, info: StackInfo) -> None:
+        self._airflow_home.mkdir(exist_ok=True)
+        airflow_side.write_settings(
+            self._airflow_home,
+            port=info.airflow_port,
+            dags_folder=self.dags_folder,
+            passwords_file=self.passwords_file,
+        )
+        log = self._log("airflow-database")
+        airflow_side.migrate(self._airflow_home, self.environment(info), log)
+
+    def _start_airflow_part(self, info: StackInfo, name: str) -> StackInfo:
+        log = self._log(f"airflow-{name}")
+        return self._with_part(
+            info, start(name, airflow_side.command(name), self.environment(info), log)
+        )
+
+    def _wait_for_ray(self, info: StackInfo) -> None:
+        self._wait(info, ("ray",), "Ray", lambda: _ray_healthy(info.ray_url))
+
+    def _wait_for_airflow(self, info: StackInfo) -> None:
+        self._wait(
+            info,
+            tuple(airflow_side.PARTS),
+            "Airflow",
+            lambda: _airflow_unhealthy(info.airflow_url) is None,
+        )
+
+    def _wait(
+        self, info: StackInfo, names: tuple[str, ...], what: str, healthy: Callable[[], bool]
+    ) -> None:
+        parts = [part for part in info.parts if part.name in names]
+
+        def dead() -> list[Part]:
+            return [part for part in parts if not is_alive(part)]
+
+        wait_until(lambda: healthy() or bool(dead()), timeout_s=HEALTHY_TIMEOUT_S, every_s=0.5)
+        for part in dead():
+            raise StackError(
+                f"{what}: {part.name} ended while starting; {part.log} ends:\n"
+                f"{last_lines(part.log)}"
+            )
+        if not healthy():
+            ends = "\n".join(f"{part.log}:\n{last_lines(part.log, 5)}" for part in parts)
+            raise StackError(f"{what} was not healthy after {HEALTHY_TIMEOUT_S:.0f} s\n{ends}")
+
+    def _seed(self) -> None:
+        with self.client() as client:
+            client.ensure_pool(
+                TRAINING_POOL, slots=1, description="Ray jobs that train: one at a time"
+            )
+
+
+def _airflow_unhealthy(url: str) -> str | None:
+    """The first part of Airflow that is not healthy, or None."""
+    try:
+        health = httpx.get(f"{url}/api/v2/monitor/health", timeout=5).json()
+    except (httpx.HTTPError, ValueError):
+        return "api-server"
+    for part in ("metadatabase", "scheduler", "triggerer", "dag_processor"):
+        if (health.get(part) or {}).get("status") != "healthy":
+            return part
+    return None
+
+
+def _ray_healthy(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/api/jobs/", timeout=5).status_code == 200
+    return False
+
+
+def orphans(info: StackInfo) -> list[int]:
+    """Process ids that still carry this stack's mark."""
+    return [process.pid for process in carriers(info.stack_id)]

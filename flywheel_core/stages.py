@@ -1,0 +1,126 @@
+"""The climbing step as a list: every stage, in the order of the paper's Figure 3.
+
+Light: it names each stage's job as a string and takes its configuration from the recipe, so the
+scheduler can plan and key a climb without torch. Raise a stage's `version` when its code changes
+what it makes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from flywheel_core.errors import ConfigError
+from flywheel_core.recipe import Recipe
+
+PRODUCTION = "production"
+BASE = "base"
+POOL = "pool"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it reads, what configures it, and the module that runs it.
+
+    `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
+    starts from) and `pool` (every other policy of the rejection-sampling pool).
+    """
+
+    name: str
+    version: int
+    inputs: tuple[str, ...]
+    config: Callable[[Recipe], dict[str, Any]]
+    summary: str
+
+    @property
+    def module(self) -> str:
+        return f"flywheel_core.jobs.{self.name}"
+
+
+def _section(*names: str) -> Callable[[Recipe], dict[str, Any]]:
+    def take(recipe: Recipe) -> dict[str, Any]:
+        sections: dict[str, BaseModel] = {name: getattr(recipe, name) for name in names}
+        return {name: section.model_dump(mode="json") for name, section in sections.items()}
+
+    return take
+
+
+CLIMB: tuple[Stage, ...] = (
+    Stage(
+        "traffic",
+        1,
+        (PRODUCTION,),
+        _section("traffic"),
+        "a week of chats with the production model, internal and user",
+    ),
+    Stage(
+        "curate",
+        1,
+        ("traffic",),
+        _section("curation"),
+        "filter, diversify and balance the traffic into disjoint prompt sets",
+    ),
+    Stage(
+        "annotate",
+        1,
+        ("curate", "traffic", PRODUCTION, BASE, POOL),
+        _section("annotation"),
+        "pairs of responses, judged by annotators",
+    ),
+    Stage(
+        "reward_models",
+        1,
+        ("annotate", "traffic", BASE),
+        _section("reward_models"),
+        "pre-herding: preference and user-signal models",
+    ),
+    Stage(
+        "rejection_sampling",
+        1,
+        ("curate", "reward_models", PRODUCTION, BASE, POOL),
+        _section("rejection_sampling"),
+        "best of k from a pool of policies (Algorithm 1)",
+    ),
+    Stage(
+        "sft",
+        1,
+        ("rejection_sampling", "curate", "reward_models", PRODUCTION, BASE),
+        lambda recipe: {
+            **_section("sft", "evaluation")(recipe),
+            "sft_starts_from": recipe.model.sft_starts_from,
+        },
+        "herding: supervised fine-tuning",
+    ),
+    Stage(
+        "dpo",
+        1,
+        ("annotate", "sft"),
+        _section("dpo"),
+        "herding: a small preference patch",
+    ),
+    Stage(
+        "rl",
+        1,
+        ("dpo", "curate", "reward_models", PRODUCTION),
+        _section("rl", "evaluation"),
+        "herding: online RL (GRPO, Eq. 8), stopped at the win-rate target",
+    ),
+    Stage(
+        "evaluate",
+        1,
+        ("sft", "dpo", "rl", "curate", "traffic", "reward_models", PRODUCTION),
+        _section("evaluation"),
+        "select the checkpoint, then measure it on the gate's own prompts",
+    ),
+)
+
+STAGES: dict[str, Stage] = {stage.name: stage for stage in CLIMB}
+
+
+def stage_named(name: str) -> Stage:
+    """The stage, or an error that lists the ones there are."""
+    try:
+        return STAGES[name]
+    except KeyError as error:
+        raise ConfigError(f"stage {name!r} is unknown; one of: {', '.join(STAGES)}") from error

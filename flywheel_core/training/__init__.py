@@ -1,0 +1,1 @@
+"""Model training: everything below a stage that needs torch."""

@@ -1,0 +1,178 @@
+"""TRL's generation backend, replaced: weights to our engines, completions back to every rank.
+
+TRL's own colocated vLLM fails on a CPU when it syncs weights (layers there are repacked). Here each
+parameter is gathered once, rank 0 writes shards of bounded size, preferably to shared memory, and
+the engine reloads them in place.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import save_file
+from trl.generation.vllm_generation import VLLMGeneration
+from trl.trainer import grpo_trainer
+
+from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.vllm_engine import WeightVersionMismatch
+from flywheel_core.errors import TrainingError
+from flywheel_core.training.grpo_config import GrpoConfig
+from flywheel_core.training.grpo_engines import RlEngines, Rollout
+
+SHARD_BYTES = 2 * 1024**3
+SEED_STRIDE = 1_000_003
+
+
+class EngineGeneration(VLLMGeneration):
+    """Syncs by version and samples by version; a failure on rank 0 is raised on every rank."""
+
+    engines: RlEngines
+    config: GrpoConfig
+
+    def _init_vllm(self) -> None:
+        self.step: Callable[[], int] = lambda: 0
+        self.version = "nothing"
+        self.num_nan_logprobs = 0
+        self._run = uuid.uuid4().hex[:8]
+        self._folder = 0
+        self._folders: list[Path] = []
+        self._files = contextlib.ExitStack()
+
+    @property
+    def weights_dir(self) -> Path:
+        """Where the last synced weights lie (rank 0)."""
+        return self._folders[self._folder]
+
+    def sync_weights(self) -> None:
+        """Bring the policy's weights into the engine. Collective: every rank takes part."""
+        self.version = f"{self._run}-step{self.step()}"
+        if self.accelerator.is_main_process:
+            self._run_on_main(self._push_weights)
+            return
+        for _ in self._iter_named_params():  # take part in gathering
+            pass
+        self._run_on_main(None)
+
+    def sync_once(self, trainer: Any) -> None:
+        """Sync unless the engine has the current step's weights, and tell TRL so."""
+        step = trainer.state.global_step
+        if trainer._last_loaded_step != step:
+            self.sync_weights()
+            trainer._last_loaded_step = step
+
+    def generate(
+        self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None
+    ) -> tuple[Any, ...]:
+        """Completions of this rank's prompts (which repeat `num_generations` times)."""
+        everyone = gather_object(prompts)
+        rollout: Rollout = self._run_on_main(
+            lambda: self._sample(everyone[::num_generations], num_generations)
+        )
+        first = self.accelerator.process_index * len(prompts)
+        mine = slice(first, first + len(prompts))
+        self.num_nan_logprobs += rollout.num_nan_logprobs
+        token_ids = rollout.token_ids[mine]
+        logprobs = [[[value] for value in values] for values in rollout.logprobs[mine]]
+        return prompts, token_ids, logprobs, [[[token] for token in ids] for ids in token_ids]
+
+    def ask(self, request: Callable[[], Any]) -> Any:
+        """Run a request on rank 0; an engine that lost the weights gets them again, once."""
+        try:
+            return request()
+        except WeightVersionMismatch as error:
+            if not self._folders:
+                raise
+            print(f"engine lost the weights ({error}); sending them again", flush=True)
+            self.engines.reload(self.weights_dir, self.version)
+            return request()
+
+    def close(self) -> None:
+        """Remove the synced weights."""
+        self._files.close()
+        self._folders = []
+
+    def _sample(self, prompt_ids: list[list[int]], num_samples: int) -> Rollout:
+        sampling = SamplingConfig(
+            temperature=self.config.temperature,
+            max_tokens=self.config.max_completion_tokens,
+            num_samples=num_samples,
+            seed=self.config.seed * SEED_STRIDE + self.step(),
+        )
+        rollout: Rollout = self.ask(lambda: self.engines.sample(prompt_ids, sampling, self.version))
+        check_logprobs(rollout, self.config.nan_logprobs_max)
+        return rollout
+
+    def _run_on_main(self, request: Callable[[], Any] | None) -> Any:
+        """The request's result, computed on rank 0 and given to all; its error likewise."""
+        answer: list[Any] = [None, None]
+        if self.accelerator.is_main_process and request is not None:
+            try:
+                answer[0] = request()
+            except Exception as error:
+                answer[1] = error if self.accelerator.num_processes == 1 else str(error)
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(answer, from_process=0)
+        if isinstance(answer[1], Exception):
+            raise answer[1]
+        if answer[1] is not None:
+            raise TrainingError(f"rank 0 could not use the engine: {answer[1]}")
+        return answer[0]
+
+    def _push_weights(self) -> None:
+        if not self._folders:
+            root = Path(self._files.enter_context(_shared_memory_folder()))
+            self._folders = [root / "a", root / "b"]
+        self._folder = 1 - self._folder
+        write_shards(self._iter_named_params(), self.weights_dir)
+        self.engines.reload(self.weights_dir, self.version)
+
+
+def check_logprobs(rollout: Rollout, share_max: float) -> None:
+    """Refuse a rollout with too many unusable log-probabilities of the sampler."""
+    total = sum(map(len, rollout.logprobs))
+    if rollout.num_nan_logprobs > share_max * total:
+        raise TrainingError(
+            f"{rollout.num_nan_logprobs} of {total} sampled tokens have no log-probability, above "
+            f"nan_logprobs_max {share_max}; the policy has diverged: lower learning_rate, or "
+            "start again from an earlier checkpoint"
+        )
+
+
+def write_shards(parameters: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """Write named tensors as safetensors of at most `SHARD_BYTES` (one tensor may be larger)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shard: dict[str, torch.Tensor] = {}
+    size = number = 0
+    for name, tensor in parameters:
+        num_bytes = tensor.numel() * tensor.element_size()
+        if shard and size + num_bytes > SHARD_BYTES:
+            save_file(shard, folder / f"model-{number:05d}.safetensors", {"format": "pt"})
+            shard, size, number = {}, 0, number + 1
+        shard[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        size += num_bytes
+    save_file(shard, folder / f"model-{number:05d}.safetensors", {"format": "pt"})
+
+
+def _shared_memory_folder() -> Any:
+    memory = Path("/dev/shm")
+    parent = str(memory) if memory.is_dir() and memory.stat().st_mode & 0o222 else None
+    return tempfile.TemporaryDirectory(prefix="flywheel-weights-", dir=parent)
+
+
+@contextlib.contextmanager
+def generation_by(engines: RlEngines, config: GrpoConfig) -> Iterator[None]:
+    """While a trainer is built: TRL constructs our generation backend instead of its own."""
+    bound = type("BoundGeneration", (EngineGeneration,), {"engines": engines, "config": config})
+    original = grpo_trainer.VLLMGeneration
+    grpo_trainer.VLLMGeneration = bound
+    try:
+        yield
+    finally:
+        grpo_trainer.VLLMGeneration = original

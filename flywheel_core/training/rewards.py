@@ -1,0 +1,114 @@
+"""Reward models (§2.3): several small trainings in one launch, because start-up dominates them.
+
+Every model is a sequence classifier with one output, so one pooling engine scores them all:
+
+- pointwise r(x, y): Bradley-Terry over pairs (Eq. 1), by TRL's `RewardTrainer`;
+- pairwise s(x, y0, y1): a cross-encoder of both responses (Eq. 2–3);
+- signal u(x, y): whether the user reacted (Eq. 6–7).
+
+Soft targets: a pair on which two of three annotators agree has target ⅔, and a tie ½. That is
+the expectation of training on every single vote (§3.4.1, "Single-Review (All)").
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flywheel_core.training.checkpoints import latest_done
+from flywheel_core.training.common import RESULT
+from flywheel_core.training.config import LaunchConfig, RewardModelConfig
+from flywheel_core.training.launcher import launch
+
+
+@dataclass(frozen=True)
+class RewardModelSpec:
+    """One model to train: its rows, and the rows kept from it, of the shape its kind needs."""
+
+    name: str
+    config: RewardModelConfig
+    train_path: Path
+    held_out_path: Path
+
+
+@dataclass(frozen=True)
+class RewardTrainingResult:
+    """Where each model lies, and how it did on rows it has not seen."""
+
+    model_dirs: dict[str, Path]
+    reports: dict[str, dict[str, Any]]
+
+
+def run_reward_models(
+    specs: Sequence[RewardModelSpec],
+    *,
+    model_dir: Path,
+    output_dir: Path,
+    launch_config: LaunchConfig,
+) -> RewardTrainingResult:
+    """Train every model from `model_dir`; a retry begins at the first unfinished one."""
+    unfinished = [spec for spec in specs if not (output_dir / spec.name / RESULT).exists()]
+    if unfinished:
+        arguments = {
+            "model": str(model_dir),
+            "output": str(output_dir),
+            "specs": [
+                {
+                    "name": spec.name,
+                    "config": spec.config.model_dump(),
+                    "train": str(spec.train_path),
+                    "held_out": str(spec.held_out_path),
+                }
+                for spec in unfinished
+            ],
+        }
+        launch(train_reward_models, arguments, launch_config, output_dir)
+    folders = {spec.name: output_dir / spec.name for spec in specs}
+    return RewardTrainingResult(
+        model_dirs={name: folder / "model" for name, folder in folders.items()},
+        reports={
+            name: json.loads((folder / RESULT).read_text()) for name, folder in folders.items()
+        },
+    )
+
+
+def train_reward_models(arguments: dict[str, Any]) -> None:
+    """One rank's trainings, one after the other."""
+    for spec in arguments["specs"]:
+        _train_one(spec, arguments)
+
+
+def _train_one(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
+    from flywheel_core.training.common import export_model, final_metrics, is_rank_zero
+    from flywheel_core.training.data import reward_rows
+    from flywheel_core.training.reward_trainer import evaluate_rows, make_trainer
+    from transformers import AutoTokenizer
+
+    config = RewardModelConfig.model_validate(spec["config"])
+    output = Path(arguments["output"]) / spec["name"]
+    tokenizer = AutoTokenizer.from_pretrained(arguments["model"])
+    train = reward_rows(Path(spec["train"]), config, tokenizer)
+    held_out = reward_rows(Path(spec["held_out"]), config, tokenizer)
+    trainer = make_trainer(
+        spec["name"],
+        config,
+        LaunchConfig.model_validate(arguments["launch"]),
+        arguments["model"],
+        tokenizer,
+        train,
+        output,
+    )
+    trainer.train(resume_from_checkpoint=_resume_from(output))
+    report = final_metrics(trainer) | {"train_rows": len(train), "held_out_rows": len(held_out)}
+    report |= evaluate_rows(trainer, held_out, config) if held_out else {}
+    if is_rank_zero():
+        newest = latest_done(output)
+        assert newest is not None, "a finished training has saved its last step"
+        export_model(newest, output / "model")
+        (output / RESULT).write_text(json.dumps(report, indent=1, sort_keys=True))
+
+
+def _resume_from(output: Path) -> str | None:
+    newest = latest_done(output)
+    return str(newest) if newest else None

@@ -1,0 +1,1 @@
+"""The simulated product: characters, a closed language, users with a hidden utility, annotators."""
