@@ -21,4 +21,4 @@ check: env      ## Style, types, who may import whom, every recipe and policy pa
 	@$(PY) -m flywheel_core.cli doctor --recipes
 
 bench: env      ## Measure; ONLY=climb picks a group. Writes bench.json and a table.
-	@$(PY) -m bench $(if $(ONLY),--only $(ONLY))
+	@$(PY) -m tests.bench $(if $(ONLY),--only $(ONLY))

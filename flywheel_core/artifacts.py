@@ -212,8 +212,10 @@ class Attempt:
         data = manifest.model_dump_json(indent=1).encode()
         if self.store.put_if_absent(f"{self.ref.path}/manifest.json", data):
             return manifest
-        self.drop()
-        return read_manifest(self.store, self.ref)
+        winner = read_manifest(self.store, self.ref)
+        if winner.attempt != self.id:  # else it is ours: the put was repeated after a lost answer
+            self.drop()
+        return winner
 
     def drop(self) -> None:
         """Remove what this attempt wrote, here and in the store."""
@@ -270,7 +272,8 @@ def read_manifest(store: Store, ref: ArtifactRef) -> Manifest:
         data = json.loads(store.get(path))
     except StoreMissing as error:
         raise ArtifactMissing(
-            f"{ref.stage} of generation {ref.generation} is not done: no {path}; run that stage first"
+            f"{ref.stage} of generation {ref.generation} is not done: no {path}; "
+            "run that stage first"
         ) from error
     except ValueError as error:
         raise ArtifactCorrupt(
@@ -308,22 +311,44 @@ def materialise(store: Store, ref: ArtifactRef, cache_folder: Path) -> Path:
     base = f"{ref.path}/attempts/{manifest.attempt}"
     if isinstance(store, LocalStore):
         folder = store.local_path(base)
-    else:
-        folder = cache_folder / manifest.digest
         for entry in manifest.files:
-            target = folder / entry.name
-            if not target.exists():
-                store.download(f"{base}/{entry.name}", target)
+            _verify(folder / entry.name, entry, ref)
+        return folder
+    folder = cache_folder / manifest.digest
     for entry in manifest.files:
-        _verify(folder / entry.name, entry, ref)
+        _fetch(store, f"{base}/{entry.name}", folder / entry.name, entry, ref)
     return folder
+
+
+def _fetch(store: Store, path: str, target: Path, entry: FileEntry, ref: ArtifactRef) -> None:
+    """One verified file in the cache; what a cache holds wrongly is downloaded again."""
+    if target.is_file():
+        try:
+            _verify(target, entry, ref)
+        except ArtifactCorrupt:
+            target.unlink()
+        else:
+            return
+    try:
+        store.download(path, target)
+    except StoreMissing as error:
+        raise _gone(entry.name, ref) from error
+    try:
+        _verify(target, entry, ref)
+    except ArtifactCorrupt:
+        target.unlink()
+        raise
+
+
+def _gone(name: str, ref: ArtifactRef) -> ArtifactCorrupt:
+    return ArtifactCorrupt(
+        f"{ref.path}: {name} is gone; `flywheel invalidate {ref.key}` makes it anew"
+    )
 
 
 def _verify(path: Path, entry: FileEntry, ref: ArtifactRef) -> None:
     if not path.is_file():
-        raise ArtifactCorrupt(
-            f"{ref.path}: {entry.name} is gone; `flywheel invalidate {ref.key}` makes it anew"
-        )
+        raise _gone(entry.name, ref)
     if path.stat().st_size != entry.num_bytes or file_sha256(path) != entry.sha256:
         raise ArtifactCorrupt(
             f"{ref.path}: {entry.name} differs from its manifest (expected sha256 "
@@ -342,8 +367,14 @@ def file_of(manifest: Manifest, name: str) -> str:
 def read_file(store: Store, ref: ArtifactRef, name: str) -> bytes:
     """One small file of a committed artifact, verified."""
     manifest = read_manifest(store, ref)
-    data = store.get(file_of(manifest, name))
+    try:
+        data = store.get(file_of(manifest, name))
+    except StoreMissing as error:
+        raise _gone(name, ref) from error
     expected = next(entry.sha256 for entry in manifest.files if entry.name == name)
     if hashlib.sha256(data).hexdigest() != expected:
-        raise ArtifactCorrupt(f"{ref.path}: {name} differs from its manifest")
+        raise ArtifactCorrupt(
+            f"{ref.path}: {name} differs from its manifest; `flywheel invalidate {ref.key}` "
+            "makes it anew"
+        )
     return data

@@ -98,9 +98,7 @@ def report(
 @gate_app.callback()
 def gate(
     context: typer.Context,
-    metrics: Annotated[
-        Path | None, typer.Option(help="metrics.json of an evaluation.")
-    ] = None,
+    metrics: Annotated[Path | None, typer.Option(help="metrics.json of an evaluation.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Every gate's verdict on measured metrics, under the deployed policy; 1 if any blocks."""

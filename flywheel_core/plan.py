@@ -8,11 +8,11 @@ production model, is still the same climb.
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from flywheel_core.artifacts import (
     KEY_HEX_DIGITS,
@@ -26,7 +26,14 @@ from flywheel_core.artifacts import (
     model_digest,
     read_manifest,
 )
-from flywheel_core.errors import ArtifactMissing, ConfigError, SchemaTooNew, StoreMissing
+from flywheel_core.errors import (
+    ArtifactCorrupt,
+    ArtifactMissing,
+    ConfigError,
+    PointerConflict,
+    SchemaTooNew,
+    StoreMissing,
+)
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
 from flywheel_core.stages import BASE, CLIMB, POOL, PRODUCTION, Stage
@@ -35,6 +42,9 @@ from flywheel_core.store import Store
 BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
 WORLD_EPOCH = datetime.date(2026, 1, 5)
 """The Monday on which the simulated product's first week starts: its clock is the generation."""
+
+NIGHTLY = ("traffic", "curate")
+"""The stages of one night."""
 
 SMALL_FILE_BYTES = 64 * 1024 * 1024
 
@@ -97,16 +107,37 @@ def load_plan(store: Store, path: str) -> PinnedPlan:
         data = json.loads(store.get(path))
     except StoreMissing as error:
         raise ArtifactMissing(f"no plan at {path}: run the `resolve` task first") from error
-    if int(data.get("schema_version", 0)) > SCHEMA_VERSION:
+    except ValueError as error:
+        raise ArtifactCorrupt(f"{path} is not JSON ({error}); start a new run") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise SchemaTooNew(f"{path} was written by a newer flywheel; upgrade this one")
-    return PinnedPlan.model_validate(data)
+    try:
+        return PinnedPlan.model_validate(data)
+    except ValidationError as error:
+        raise ArtifactCorrupt(f"{path} is not a plan ({error}); start a new run") from error
 
 
 def resolve(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
     """Pin the plan of `run_id`; the plan that was pinned first is the one returned."""
+    return _pin(recipe, store, run_id, policy_digest, draft)
+
+
+def resolve_nightly(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
+    """Pin the plan of one night: a day of traffic, curated."""
+    return _pin(recipe, store, run_id, policy_digest, draft_nightly)
+
+
+def _pin(
+    recipe: Recipe,
+    store: Store,
+    run_id: str,
+    policy_digest: str,
+    make: Callable[..., PinnedPlan],
+) -> PinnedPlan:
     path = plan_path(recipe.flywheel, run_id)
     if not store.exists(path):
-        plan = draft(recipe, store, run_id, policy_digest=policy_digest)
+        plan = make(recipe, store, run_id, policy_digest=policy_digest)
         store.put_if_absent(path, plan.model_dump_json(indent=1).encode())
     return load_plan(store, path)
 
@@ -114,8 +145,33 @@ def resolve(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) ->
 def draft(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
     """The plan as it would be pinned now. Imports the base model, commits nothing else."""
     parent = production_parent(recipe, store)
+    days = traffic_days(recipe, store, parent.ref.generation + 1)
+    return _draft(recipe, store, run_id, policy_digest, parent, days, CLIMB)
+
+
+def draft_nightly(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
+    """One day: the world's next day that nobody has made, or the newest one ingested."""
+    parent = production_parent(recipe, store)
+    days = traffic_days(recipe, store, parent.ref.generation + 1)
+    if recipe.traffic.source == "world":
+        made = _pinned_days(recipe, store, days, parent)
+        chosen = next((day for day in days if day not in made), days[-1])
+    else:
+        chosen = days[-1]
+    stages = tuple(stage for stage in CLIMB if stage.name in NIGHTLY)
+    return _draft(recipe, store, run_id, policy_digest, parent, (chosen,), stages)
+
+
+def _draft(
+    recipe: Recipe,
+    store: Store,
+    run_id: str,
+    policy_digest: str,
+    parent: Parent,
+    days: tuple[str, ...],
+    wanted: tuple[Stage, ...],
+) -> PinnedPlan:
     generation = parent.ref.generation + 1
-    days = traffic_days(recipe, store, generation)
     pinned_days = _pinned_days(recipe, store, days, parent)
     known: dict[str, ArtifactRef] = {
         PRODUCTION: parent.ref,
@@ -128,7 +184,7 @@ def draft(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> P
     }
     erasure_digest = erasures_digest(store, recipe.flywheel)
     stages: list[PlannedStage] = []
-    for stage in CLIMB:
+    for stage in wanted:
         planned = _plan_stage(stage, recipe, store, known, days, generation, erasure_digest)
         known[stage.name] = planned.ref
         stages.append(planned)
@@ -144,6 +200,29 @@ def draft(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> P
         pinned_days=pinned_days,
         stages=tuple(stages),
     )
+
+
+def publish_day(store: Store, plan: PinnedPlan) -> PointerRecord | None:
+    """Name a nightly plan's day of traffic, so that the week pins it; None if it is named already.
+
+    A day's pointer is its list of versions: ingesting or making a day again appends one.
+    """
+    (day,) = plan.days
+    ref = plan.stage("traffic").ref
+    pointer = Pointer(store, plan.flywheel, f"traffic/{day}")
+    newest = pointer.newest()
+    named = newest.value["ref"]["key"] if newest else None
+    if day in plan.pinned_days or named == ref.key:
+        return None
+    manifest = read_manifest(store, ref)
+    value = {
+        "ref": ref.model_dump(mode="json"),
+        "digest": manifest.digest,
+        "rows": manifest.row_counts.get("rows"),
+        "source": plan.run_id,
+        "parent_key": plan.parent.ref.key,
+    }
+    return pointer.append(value, by="flywheel_nightly", reason=f"traffic of {day}")
 
 
 def _plan_stage(
@@ -221,9 +300,22 @@ def production_parent(recipe: Recipe, store: Store) -> Parent:
     if newest is None:
         base = import_model(recipe, store, "base", recipe.model.base)
         value = {"ref": base.model_dump(), "digest": model_digest(read_manifest(store, base))}
-        newest = pointer.append(value, by="flywheel", reason="generation 0: the base model")
+        newest = _start(pointer, value)
     ref = ArtifactRef.model_validate(newest.value["ref"])
     return Parent(ref=ref, digest=newest.value["digest"], pointer_number=newest.number)
+
+
+def _start(pointer: Pointer, value: dict[str, Any]) -> PointerRecord:
+    """Record 1 of `production`; where another run started the flywheel meanwhile, its newest."""
+    try:
+        return pointer.move(
+            value, expected_number=0, by="flywheel", reason="generation 0: the base model"
+        )
+    except PointerConflict:
+        newest = pointer.newest()
+        if newest is None:
+            raise
+        return newest
 
 
 def traffic_days(recipe: Recipe, store: Store, generation: int) -> tuple[str, ...]:

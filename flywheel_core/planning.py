@@ -123,9 +123,7 @@ def show_plan(described: dict[str, Any], console: Console) -> None:
         f"[bold]{described['recipe']}[/] on flywheel [bold]{described['flywheel']}[/], base "
         f"{described['base']}" + (f" ({parameters:,} parameters)" if parameters else "")
     )
-    table = Table(
-        "stage", "reads", "engine GiB", "rank GiB", "GPU-h", "timeout", "key", box=None
-    )
+    table = Table("stage", "reads", "engine GiB", "rank GiB", "GPU-h", "timeout", "key", box=None)
     for stage in described["stages"]:
         table.add_row(
             stage["name"],

@@ -73,8 +73,14 @@ class Pointer:
         return f"{self.folder}/{number:08d}.json"
 
     def _read(self, path: str) -> PointerRecord:
-        data = json.loads(self.store.get(path))
-        if int(data.get("schema_version", 0)) > SCHEMA_VERSION:
+        try:
+            data = json.loads(self.store.get(path))
+        except ValueError as error:
+            raise ArtifactCorrupt(
+                f"{path} is not JSON ({error}); restore it from a copy"
+            ) from error
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise SchemaTooNew(f"{path} was written by a newer flywheel; upgrade this one")
         try:
             record = PointerRecord.model_validate(data)

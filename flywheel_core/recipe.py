@@ -110,12 +110,16 @@ class AnnotationSection(Section):
 
 
 class RewardModelsSection(Section):
-    """The preference and signal models (§2.3), each its own training configuration."""
+    """The preference and signal models (§2.3), each its own training configuration.
+
+    A signal model takes at most `signal_rows_max` logged turns, evenly spread over the week.
+    """
 
     preference: RewardModelConfig
     pairwise: RewardModelConfig
     signal: RewardModelConfig
     signals: tuple[Literal["continue_10min", "thumb_up"], ...] = ("continue_10min", "thumb_up")
+    signal_rows_max: int = Field(100_000, ge=1)
 
 
 class RejectionSection(Section):
@@ -206,7 +210,8 @@ def recipe_path(name_or_path: str) -> Path:
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in RECIPE_FOLDER.glob("*.yaml")))
         raise ConfigError(
-            f"recipe {name_or_path!r}: no file {path}; give a path to a YAML file or one of: {known}"
+            f"recipe {name_or_path!r}: no file {path}; give a path to a YAML file, or one of: "
+            f"{known}"
         )
     return path
 

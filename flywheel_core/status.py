@@ -6,9 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flywheel_core.artifacts import is_done
 from flywheel_core.deployment import Deployment
 from flywheel_core.plan import load_plan
-from flywheel_core.artifacts import is_done
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
 

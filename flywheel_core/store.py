@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from flywheel_core.errors import ConfigError, StoreError, StoreMissing
 
@@ -163,7 +163,7 @@ class LocalStore:
 class MemoryStore:
     """A dictionary behind a lock: the fake that ships, for tests and dry runs in one process."""
 
-    _named: dict[str, "MemoryStore"] = {}
+    _named: ClassVar[dict[str, "MemoryStore"]] = {}
 
     def __init__(self, root: str = "memory://") -> None:
         self.root = root

@@ -36,13 +36,15 @@ def balance(
     first_turn_share_min: float,
     character_share_max: float,
 ) -> Balanced:
-    """The largest subset of `indices` within the constraints; a field nobody has is no constraint."""
+    """The largest subset of `indices` within the constraints; a field nobody has binds nothing."""
     cells: dict[Cell, list[int]] = defaultdict(list)
     for index in indices:
         row = rows[index]
         cells[(row["character_id"], row["language"], row["jtbd"], row["depth"] == 0)].append(index)
     names = sorted(cells, key=str)
-    counts = _solve(names, [len(cells[n]) for n in names], first_turn_share_min, character_share_max)
+    counts = _solve(
+        names, [len(cells[n]) for n in names], first_turn_share_min, character_share_max
+    )
     kept = []
     for name, count in zip(names, counts, strict=True):
         ranked = sorted(cells[name], key=lambda i: hash_share(f"cell:{rows[i]['conversation_id']}"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flywheel_core.curation.constraints import balance
-from flywheel_core.curation.diversity import first_of_each, prune
+from flywheel_core.curation.diversity import Vectors, first_of_each, prune
 from flywheel_core.curation.filters import RuleSafetyClassifier, SafetyClassifier, filter_rows
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
@@ -73,10 +73,8 @@ def _curate_surface(
     production_digest: str,
 ) -> tuple[Assigned, dict[str, Any]]:
     distinct = [indices[i] for i in first_of_each([rows[index] for index in indices])]
-    vectors = embedder.embed([_last_turns(rows[index]) for index in distinct])
-    diverse = [
-        distinct[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)
-    ]
+    vectors = _embed([rows[index]["messages"][-1]["content"] for index in distinct], embedder)
+    diverse = [distinct[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
     balanced = balance(
         rows,
         diverse,
@@ -102,9 +100,11 @@ def _curate_surface(
     }
 
 
-def _last_turns(row: Mapping[str, Any]) -> str:
-    """What is embedded: the character and the turn to be answered."""
-    return f"{row['messages'][0]['content']} {row['messages'][-1]['content']}"
+def _embed(texts: Sequence[str], embedder: Embedder) -> Vectors:
+    """Unit vectors [len(texts), d] of the turns to be answered, each wording embedded once."""
+    unique = sorted(set(texts))
+    position = {text: index for index, text in enumerate(unique)}
+    return embedder.embed(unique)[[position[text] for text in texts]]
 
 
 def _prompt_row(row: Mapping[str, Any], split: str) -> dict[str, Any]:

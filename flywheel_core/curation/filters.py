@@ -99,7 +99,7 @@ def row_text(row: Mapping[str, Any]) -> str:
 def filter_rows(
     rows: Sequence[Mapping[str, Any]], classifier: SafetyClassifier
 ) -> tuple[list[int], Counter[str]]:
-    """Indices of the rows that pass, and counts of the others by the first rule that caught them."""
+    """Indices of the rows that pass, and counts of the others by the rule that caught them."""
     kept: list[int] = []
     rejected: Counter[str] = Counter()
     for index, row in enumerate(rows):

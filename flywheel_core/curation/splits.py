@@ -68,7 +68,9 @@ def _bounds(sizes: Mapping[str, int]) -> list[tuple[Split, float]]:
     return [*bounds[:-1], (bounds[-1][0], 1.1)]
 
 
-def count_overlaps(rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]) -> tuple[int, int]:
+def count_overlaps(
+    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]
+) -> tuple[int, int]:
     """Evaluation prompts that occur in training, and prompts shared by two evaluation splits."""
     texts: dict[Split, set[str]] = {split: set() for split in SPLITS}
     for one in assigned:

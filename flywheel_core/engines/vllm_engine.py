@@ -83,12 +83,17 @@ class VllmEngine:
         return self._llm
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
-        if self._llm is not None:
+        """Stop the engine and give its memory back.
+
+        In-process, vLLM's own shutdown destroys the process-wide parallel state that a second
+        engine here still needs, so the engine is only dropped.
+        """
+        if self._llm is not None and self.config.tensor_parallel_size > 1:
             with contextlib.suppress(Exception):
                 self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
         self.version = "nothing"
+        gc.unfreeze()
         gc.collect()
         if self.config.device == "cuda":
             torch.cuda.empty_cache()

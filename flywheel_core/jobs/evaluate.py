@@ -83,9 +83,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     cells = _matrix(prompts, sides, inputs["reward_models"], context)
     metrics = _gate_metrics(section, prompts, sides, cells, inputs["curate"], context)
     (context.output / "metrics.json").write_text(metrics.model_dump_json(indent=1))
-    truth = true_effect(
-        prompts.rows, sides["production"].responses, sides["candidate"].responses
-    )
+    truth = true_effect(prompts.rows, sides["production"].responses, sides["candidate"].responses)
     details = {
         "chosen": chosen.name,
         "checkpoints": [asdict(c) | {"mean": c.mean} for c in said_by_stage.checkpoints],

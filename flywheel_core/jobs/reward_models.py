@@ -86,6 +86,8 @@ def _signal_specs(section: RewardModelsSection, traffic: Path, work: Path) -> li
         known = table.filter(pc.is_valid(table.column(signal)))
         labels = set(known.column(signal).to_pylist())
         if known.num_rows >= MIN_SIGNAL_ROWS and labels == {True, False}:
+            step = max(1, known.num_rows // section.signal_rows_max)
+            known = known.take(list(range(0, known.num_rows, step)))
             known = known.append_column("label", known.column(signal).cast(pa.float32()))
             specs.append(_spec(f"signal_{signal}", section.signal, known, work))
     return specs

@@ -21,7 +21,6 @@ from flywheel_core.records import MESSAGES, PROMPTS, write_table
 from flywheel_core.training.grpo import run_grpo
 from flywheel_core.training.grpo_config import GrpoConfig
 
-
 STOP_PROMPTS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),

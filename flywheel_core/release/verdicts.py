@@ -58,8 +58,6 @@ def run_and_commit_gate(
     return Verdict.model_validate_json(read_file(store, ref, VERDICT_FILE))
 
 
-def run_and_commit_gates(
-    store: Store, plan: PinnedPlan, policy: ReleasePolicy
-) -> list[Verdict]:
+def run_and_commit_gates(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> list[Verdict]:
     """Every gate's verdict, in the fixed order."""
     return [run_and_commit_gate(store, plan, gate, policy) for gate in GATES]

@@ -48,10 +48,16 @@ STAGE_ORDER = ("production", "sft", "dpo", "rl")
 
 
 def write_report(
-    store: Store, flywheel: str, generation: int, folder: Path, policy: ReleasePolicy
+    store: Store,
+    flywheel: str,
+    generation: int,
+    folder: Path,
+    policy: ReleasePolicy,
+    *,
+    plan: PinnedPlan | None = None,
 ) -> Path:
-    """Render the newest evaluated climb of a generation below `folder`."""
-    plan = newest_plan(store, flywheel, generation)
+    """Render one climb of a generation below `folder`: `plan`, or the one that was promoted."""
+    plan = plan or newest_plan(store, flywheel, generation)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{flywheel}-gen-{generation:04d}.html"
     path.write_text(render_report(build_report(store, plan, policy)), encoding="utf-8")
@@ -131,11 +137,8 @@ def _feature_shifts(by_stage: Mapping[str, Mapping[str, float]]) -> tuple[Featur
         FeatureShift(
             feature=feature,
             label=label,
-            unit=unit,  # type: ignore[arg-type]
-            stages=tuple(
-                StageMean(stage=stage, mean=by_stage[stage][feature])  # type: ignore[arg-type]
-                for stage in stages
-            ),
+            unit=unit,
+            stages=tuple(StageMean(stage=stage, mean=by_stage[stage][feature]) for stage in stages),
         )
         for feature, (label, unit) in FEATURE_LABELS.items()
         if stages and all(feature in by_stage[stage] for stage in stages)
@@ -145,7 +148,7 @@ def _feature_shifts(by_stage: Mapping[str, Mapping[str, float]]) -> tuple[Featur
 def _conversation(row: Mapping[str, Any]) -> SideBySide:
     roles = {"user": "user", "assistant": "character"}
     turns = tuple(
-        Turn(role=roles[turn["role"]], text=turn["content"])  # type: ignore[arg-type]
+        Turn(role=roles[turn["role"]], text=turn["content"])
         for turn in row["messages"]
         if turn["role"] in roles
     )

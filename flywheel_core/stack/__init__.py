@@ -1,10 +1,10 @@
 """Airflow and a local Ray head on 127.0.0.1, started and stopped together (`flywheel up`).
 
-    stack.py         the whole: up, down, status, restart of one part
-    airflow_side.py  its configuration file, users, commands
-    ray_side.py      the Ray head's command
-    secrets.py       passwords and keys, made once, in files only the owner can read
-    processes.py     process groups, free ports, and nothing left running
+stack.py         the whole: up, down, status, restart of one part
+airflow_side.py  its configuration file, users, commands
+ray_side.py      the Ray head's command
+secrets.py       passwords and keys, made once, in files only the owner can read
+processes.py     process groups, free ports, and nothing left running
 """
 
 from flywheel_core.stack.stack import Stack, StackInfo, StackStatus

@@ -59,7 +59,7 @@ def write_settings(home: Path, *, port: int, dags_folder: Path, passwords_file: 
         },
         "api_auth": {"jwt_secret": keys["jwt_secret"]},
         "logging": {"base_log_folder": str(home / "logs")},
-        "dag_processor": {"parsing_processes": "1", "min_file_process_interval": "30"},
+        "dag_processor": {"parsing_processes": "1", "refresh_interval": "60"},
         "scheduler": {"enable_health_check": "False"},
     }
     parser = configparser.ConfigParser(interpolation=None)

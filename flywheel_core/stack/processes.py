@@ -58,10 +58,9 @@ def is_alive(part: Part) -> bool:
     """Whether the very process we started still runs."""
     try:
         process = psutil.Process(part.pid)
-        return (
-            abs(process.create_time() - part.started_at) < 1.0
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
+        started_at: float = process.create_time()
+        runs: bool = process.status() != psutil.STATUS_ZOMBIE
+        return runs and abs(started_at - part.started_at) < 1.0
     except psutil.NoSuchProcess:
         return False
 

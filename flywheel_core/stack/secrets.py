@@ -74,6 +74,13 @@ def airflow_keys(path: Path) -> dict[str, str]:
     return found
 
 
+def ray_token(path: Path) -> str:
+    """The token that every call to this stack's Ray carries, the same at every start."""
+    if not path.is_file():
+        write_private(path, secrets.token_hex(32))
+    return path.read_text().strip()
+
+
 def read_service_credentials(path: Path) -> ServiceCredentials:
     """The service account's file, refused where others can read it."""
     if not path.is_file():

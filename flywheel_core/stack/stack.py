@@ -34,6 +34,7 @@ from flywheel_core.stack.secrets import (
     ServiceCredentials,
     password_of,
     passwords,
+    ray_token,
     write_private,
 )
 
@@ -100,6 +101,7 @@ class Stack:
         self.recipes = recipes
         self.dags_folder = dags_folder
         self.passwords_file = self.state_dir / "passwords.json"
+        self.ray_token_file = self.state_dir / "ray_token"
         self.service_file = self.state_dir / "service_credentials.json"
         self._asked_ports = (airflow_port, ray_port)
         self._num_cpus = num_cpus
@@ -121,7 +123,7 @@ class Stack:
         return StackStatus(
             running=len(dead) < len(info.parts),
             airflow_healthy=_airflow_unhealthy(info.airflow_url) is None,
-            ray_healthy=_ray_healthy(info.ray_url),
+            ray_healthy=self._ray_healthy(info),
             dead_parts=dead,
             info=info,
         )
@@ -176,10 +178,8 @@ class Stack:
             return ()
         dead = tuple(part.name for part in info.parts if not is_alive(part))
         for name in dead:
-            if name == "ray":
-                info = self._start_ray(info)
-            else:
-                info = self._start_airflow_part(info, name)
+            is_ray = name == "ray"
+            info = self._start_ray(info) if is_ray else self._start_airflow_part(info, name)
         return dead
 
     def environment(self, info: StackInfo) -> dict[str, str]:
@@ -208,6 +208,11 @@ class Stack:
             "FLYWHEEL_SCHEDULE": "manual",
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.ray_token_file),
+            # Ray's switch for a head that is reached from this machine only; without it every
+            # part of Ray listens on every interface.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
             **self._extra_env,
@@ -237,6 +242,7 @@ class Stack:
         known = passwords(self.passwords_file)
         credentials = ServiceCredentials(username=SERVICE_USER, password=known[SERVICE_USER])
         write_private(self.service_file, credentials.model_dump_json())
+        ray_token(self.ray_token_file)
         return self._save(
             StackInfo(
                 stack_id=uuid.uuid4().hex,
@@ -290,7 +296,7 @@ class Stack:
         )
 
     def _wait_for_ray(self, info: StackInfo) -> None:
-        self._wait(info, ("ray",), "Ray", lambda: _ray_healthy(info.ray_url))
+        self._wait(info, ("ray",), "Ray", lambda: self._ray_healthy(info))
 
     def _wait_for_airflow(self, info: StackInfo) -> None:
         self._wait(
@@ -318,6 +324,13 @@ class Stack:
             ends = "\n".join(f"{part.log}:\n{last_lines(part.log, 5)}" for part in parts)
             raise StackError(f"{what} was not healthy after {HEALTHY_TIMEOUT_S:.0f} s\n{ends}")
 
+    def _ray_healthy(self, info: StackInfo) -> bool:
+        headers = {"Authorization": f"Bearer {ray_token(self.ray_token_file)}"}
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{info.ray_url}/api/jobs/", headers=headers, timeout=5)
+            return answer.status_code == 200
+        return False
+
     def _seed(self) -> None:
         with self.client() as client:
             client.ensure_pool(
@@ -335,12 +348,6 @@ def _airflow_unhealthy(url: str) -> str | None:
         if (health.get(part) or {}).get("status") != "healthy":
             return part
     return None
-
-
-def _ray_healthy(url: str) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/api/jobs/", timeout=5).status_code == 200
-    return False
 
 
 def orphans(info: StackInfo) -> list[int]:

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from flywheel_core.engines.rendering import encode, render_pairwise, render_pointwise
 from flywheel_core.errors import InputDataError
 from flywheel_core.records import read_table
 from flywheel_core.training.config import RewardModelConfig
+
+Rows = Iterable[dict[str, Any]]
 
 
 def supervised_dataset(path: Path) -> Dataset:
@@ -46,15 +47,17 @@ def reward_rows(path: Path, config: RewardModelConfig, tokenizer: Any) -> list[d
     """Tokenised rows of one reward model, longest sequences cut at the left.
 
     Pointwise: `chosen_ids` and `rejected_ids` are the ids of `response_0` and `response_1`,
-    `target` the share of votes for the first. Pairwise: the position of the better response is
-    random (Eq. 3), seeded. Signal: one response, its label.
+    `target` the share of votes for the first. Pairwise: each pair in both orders, which
+    is Eq. 3's random position without its noise. Signal: one response, its label.
     """
     rows = read_table(path).to_pylist()
     build = {"pointwise": _pointwise, "pairwise": _pairwise, "signal": _signal}[config.kind]
     return list(build(rows, tokenizer, config))
 
 
-def _pointwise(rows: list[Any], tokenizer: Any, config: RewardModelConfig) -> Iterable[dict[str, Any]]:
+def _pointwise(
+    rows: list[Any], tokenizer: Any, config: RewardModelConfig
+) -> Iterable[dict[str, Any]]:
     first, second = (
         encode(
             tokenizer,
@@ -70,18 +73,21 @@ def _pointwise(rows: list[Any], tokenizer: Any, config: RewardModelConfig) -> It
         }
 
 
-def _pairwise(rows: list[Any], tokenizer: Any, config: RewardModelConfig) -> Iterable[dict[str, Any]]:
+def _pairwise(
+    rows: list[Any], tokenizer: Any, config: RewardModelConfig
+) -> Iterable[dict[str, Any]]:
     texts, targets = [], []
-    swaps = np.random.default_rng(config.seed).random(len(rows)) < 0.5
-    for row, swapped in zip(rows, swaps, strict=True):
+    for row in rows:
         pair = (row["response_0"], row["response_1"])
-        texts.append(render_pairwise(tokenizer, row["messages"], *(pair[::-1] if swapped else pair)))
-        targets.append(1.0 - row["target"] if swapped else float(row["target"]))
+        texts += [
+            render_pairwise(tokenizer, row["messages"], *shown) for shown in (pair, pair[::-1])
+        ]
+        targets += [float(row["target"]), 1.0 - row["target"]]
     for ids, target in zip(encode(tokenizer, texts), targets, strict=True):
         yield {"input_ids": ids[-config.max_length_tokens :], "target": target}
 
 
-def _signal(rows: list[Any], tokenizer: Any, config: RewardModelConfig) -> Iterable[dict[str, Any]]:
+def _signal(rows: list[Any], tokenizer: Any, config: RewardModelConfig) -> Rows:
     texts = [render_pointwise(tokenizer, row["messages"], row["response"]) for row in rows]
     for row, ids in zip(rows, encode(tokenizer, texts), strict=True):
         yield {"input_ids": ids[-config.max_length_tokens :], "target": float(row["label"])}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
@@ -24,6 +24,7 @@ from flywheel_core.engines.vllm_engine import WeightVersionMismatch
 from flywheel_core.errors import TrainingError
 from flywheel_core.training.grpo_config import GrpoConfig
 from flywheel_core.training.grpo_engines import RlEngines, Rollout
+from flywheel_core.training.grpo_ranks import on_main
 
 SHARD_BYTES = 2 * 1024**3
 SEED_STRIDE = 1_000_003
@@ -52,12 +53,10 @@ class EngineGeneration(VLLMGeneration):
     def sync_weights(self) -> None:
         """Bring the policy's weights into the engine. Collective: every rank takes part."""
         self.version = f"{self._run}-step{self.step()}"
-        if self.accelerator.is_main_process:
-            self._run_on_main(self._push_weights)
-            return
-        for _ in self._iter_named_params():  # take part in gathering
-            pass
-        self._run_on_main(None)
+        if not self.accelerator.is_main_process:
+            for _ in self._iter_named_params():  # take part in gathering
+                pass
+        on_main(self._push_weights)
 
     def sync_once(self, trainer: Any) -> None:
         """Sync unless the engine has the current step's weights, and tell TRL so."""
@@ -71,7 +70,7 @@ class EngineGeneration(VLLMGeneration):
     ) -> tuple[Any, ...]:
         """Completions of this rank's prompts (which repeat `num_generations` times)."""
         everyone = gather_object(prompts)
-        rollout: Rollout = self._run_on_main(
+        rollout: Rollout = on_main(
             lambda: self._sample(everyone[::num_generations], num_generations)
         )
         first = self.accelerator.process_index * len(prompts)
@@ -108,23 +107,8 @@ class EngineGeneration(VLLMGeneration):
         check_logprobs(rollout, self.config.nan_logprobs_max)
         return rollout
 
-    def _run_on_main(self, request: Callable[[], Any] | None) -> Any:
-        """The request's result, computed on rank 0 and given to all; its error likewise."""
-        answer: list[Any] = [None, None]
-        if self.accelerator.is_main_process and request is not None:
-            try:
-                answer[0] = request()
-            except Exception as error:
-                answer[1] = error if self.accelerator.num_processes == 1 else str(error)
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(answer, from_process=0)
-        if isinstance(answer[1], Exception):
-            raise answer[1]
-        if answer[1] is not None:
-            raise TrainingError(f"rank 0 could not use the engine: {answer[1]}")
-        return answer[0]
-
     def _push_weights(self) -> None:
+        """Rank 0. A failure while gathering would desert the other ranks: write, then reload."""
         if not self._folders:
             root = Path(self._files.enter_context(_shared_memory_folder()))
             self._folders = [root / "a", root / "b"]

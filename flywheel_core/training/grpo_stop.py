@@ -14,6 +14,7 @@ from flywheel_core.evaluation.comparison import tally
 from flywheel_core.records import read_table
 from flywheel_core.sampling.rejection import Standard
 from flywheel_core.training.grpo_engines import RlEngines, ScoresByModel
+from flywheel_core.training.grpo_ranks import on_main
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class StopRule:
                 f"no stopping prompt has the surface of {', '.join(empty)} "
                 f"({', '.join(surface_of[name] for name in empty)}); add some, or leave it ungated"
             )
-        self.production: ScoresByModel = engines.score(models, prompts.rows(prompts.production))
+        self.production: ScoresByModel = on_main(
+            lambda: engines.score(models, prompts.rows(prompts.production))
+        )
 
     def standards(self) -> dict[str, Standard]:
         """Mean and SD of each model's scores on production's responses."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from flywheel_core.training.grpo_config import GrpoConfig
 from flywheel_core.training.grpo_ema import EmaReference
 from flywheel_core.training.grpo_engines import RlEngines
 from flywheel_core.training.grpo_generation import EngineGeneration, generation_by
+from flywheel_core.training.grpo_ranks import num_processes, on_main
 from flywheel_core.training.grpo_records import PolicyCheckpoint, RlState, StepRecord
 from flywheel_core.training.grpo_reward import RewardFunction
 from flywheel_core.training.grpo_stop import StopRule
@@ -75,6 +77,9 @@ def trl_arguments(config: GrpoConfig, launch: LaunchConfig, output: Path) -> Trl
             f"micro_batch_completions {micro} does not divide a rank's {share} completions a "
             f"step; use a divisor of {share}"
         )
+    if launch.mode == "ray_train":
+        # accelerate 1.x drops DeepSpeed without a word where this is set; `use_cpu` is enough.
+        os.environ.pop("ACCELERATE_USE_CPU", None)
     return TrlGrpoConfig(
         output_dir=str(output),
         max_steps=config.max_steps,
@@ -148,7 +153,7 @@ class RlControl(TrainerCallback):
         self,
         trainer: FlywheelGrpoTrainer,
         ema: EmaReference,
-        stop: StopRule | None,
+        stop: StopRule,
         config: GrpoConfig,
         model_dir: Path,
         output: Path,
@@ -185,7 +190,8 @@ class RlControl(TrainerCallback):
         self.ema.save(folder, self.trainer.accelerator.process_index)
         if state.is_world_process_zero:
             (folder / STATE_FILE).write_text(self.state.model_dump_json(indent=1))
-        self._wait()
+        if num_processes() > 1:
+            torch.distributed.barrier()
         if state.is_world_process_zero:
             mark_done(folder)
             for old in done_checkpoints(self.output)[:-NUM_RESUMABLE]:
@@ -196,14 +202,12 @@ class RlControl(TrainerCallback):
         generation = self.trainer.vllm_generation
         generation.sync_once(self.trainer)
 
-        def on_main() -> PolicyCheckpoint:
-            assert self.stop is not None
+        def measure() -> PolicyCheckpoint:
             path = self._keep_policy(step)
             rates = self.stop.win_rates(generation.version, generation.ask)
             return PolicyCheckpoint(step=step, path=path.name, win_rates=rates)
 
-        checkpoint: PolicyCheckpoint = generation._run_on_main(on_main)
-        return checkpoint
+        return on_main(measure)
 
     def _keep_policy(self, step: int) -> Path:
         folder = self.output / "models"
@@ -229,10 +233,6 @@ class RlControl(TrainerCallback):
             f"progress: rl steps {step}/{self.config.max_steps} {rate:.2f}/s eta {eta_s:.0f}s "
             f"reward {record.reward:+.3f} kl {record.kl:.4f} win_rate {shown}"
         )
-
-    def _wait(self) -> None:
-        if self.trainer.accelerator.num_processes > 1:
-            torch.distributed.barrier()
 
 
 def restore_state(folder: Path) -> RlState:

@@ -61,7 +61,9 @@ def _launch_ray_train(
     try:
         trainer.fit()
     except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
-        raise TrainingError(f"training in {storage} failed on a rank: {_last_line(error)}") from error
+        raise TrainingError(
+            f"training in {storage} failed on a rank: {_last_line(error)}"
+        ) from error
 
 
 def join_ray(config: LaunchConfig) -> None:

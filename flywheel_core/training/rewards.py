@@ -80,10 +80,11 @@ def train_reward_models(arguments: dict[str, Any]) -> None:
 
 
 def _train_one(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
+    from transformers import AutoTokenizer
+
     from flywheel_core.training.common import export_model, final_metrics, is_rank_zero
     from flywheel_core.training.data import reward_rows
     from flywheel_core.training.reward_trainer import evaluate_rows, make_trainer
-    from transformers import AutoTokenizer
 
     config = RewardModelConfig.model_validate(spec["config"])
     output = Path(arguments["output"]) / spec["name"]

@@ -1,0 +1,210 @@
+"""Waits for a Ray job: polls it, follows its log, and stops it when its time is over.
+
+It lives in the triggerer and outlasts restarts: everything it needs is in its arguments, and how
+much of the log was kept is in the store.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from flywheel_core.errors import FlywheelError, StoreMissing
+from flywheel_core.store import open_store
+from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, open_client, status_of
+
+POLL_S = 2.0
+MAX_POLL_FAILURES = 12
+MAX_BACKOFF_S = 30.0
+STOP_GRACE_S = 30.0
+LOG_TAIL_GRACE_S = 5.0
+LINE_CHARS = 1000
+KEEP_LOG_EVERY_S = 20.0
+
+
+class RayJobTrigger(BaseTrigger):
+    """Fires once: `{"ended": "finished" | "deadline" | "unknown" | "unreachable", …}`.
+
+    `deadline_at_s` is seconds since 1970, so a restart of the triggerer gives no extra time.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        submission_id: str,
+        store_root: str,
+        log_path: str,
+        deadline_at_s: float,
+        poll_s: float = POLL_S,
+        max_poll_failures: int = MAX_POLL_FAILURES,
+    ) -> None:
+        super().__init__()
+        self.address = address
+        self.submission_id = submission_id
+        self.store_root = store_root
+        self.log_path = log_path
+        self.deadline_at_s = deadline_at_s
+        self.poll_s = poll_s
+        self.max_poll_failures = max_poll_failures
+        self._client: JobsClient | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "address": self.address,
+                "submission_id": self.submission_id,
+                "store_root": self.store_root,
+                "log_path": self.log_path,
+                "deadline_at_s": self.deadline_at_s,
+                "poll_s": self.poll_s,
+                "max_poll_failures": self.max_poll_failures,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        follower = LogFollower(self)
+        following = asyncio.create_task(follower.follow())
+        try:
+            event = await self._wait()
+            await asyncio.wait({following}, timeout=LOG_TAIL_GRACE_S)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await follower.keep_whole()
+        yield TriggerEvent(event | {"submission_id": self.submission_id})
+
+    async def on_kill(self) -> None:
+        """Somebody cleared or marked the task: the job ends with it."""
+        self.log.info("task ended by a person: stopping Ray job %s", self.submission_id)
+        await self._stop()
+
+    async def client(self) -> JobsClient:
+        if self._client is None:
+            self._client = await asyncio.to_thread(open_client, self.address)
+        return self._client
+
+    async def _wait(self) -> dict[str, Any]:
+        failures = 0
+        while True:
+            if time.time() > self.deadline_at_s:
+                return await self._end_at_deadline()
+            try:
+                client = await self.client()
+                job = await asyncio.to_thread(client.get_job_info, self.submission_id)
+            except Exception as error:  # bounded: Ray may be restarting
+                if is_unknown(error):
+                    return {"ended": "unknown", "message": str(error)}
+                failures += 1
+                self._client = None
+                self.log.warning("Ray does not answer (%d): %s", failures, _one_line(error))
+                if failures >= self.max_poll_failures:
+                    return {"ended": "unreachable", "message": _one_line(error)}
+                await asyncio.sleep(min(MAX_BACKOFF_S, self.poll_s * 2 ** (failures - 1)))
+                continue
+            failures = 0
+            if status_of(job) in TERMINAL:
+                return _finished(job)
+            await asyncio.sleep(self.poll_s)
+
+    async def _end_at_deadline(self) -> dict[str, Any]:
+        self.log.error("deadline passed: stopping Ray job %s", self.submission_id)
+        await self._stop()
+        return {"ended": "deadline", "message": "stopped at its deadline"}
+
+    async def _stop(self) -> None:
+        """Stop the job and wait until it has stopped, as long as that is worth waiting."""
+        try:
+            client = await self.client()
+            await asyncio.to_thread(client.stop_job, self.submission_id)
+            ends_s = time.monotonic() + STOP_GRACE_S
+            while time.monotonic() < ends_s:
+                job = await asyncio.to_thread(client.get_job_info, self.submission_id)
+                if status_of(job) in TERMINAL:
+                    return
+                await asyncio.sleep(min(1.0, self.poll_s))
+        except Exception as error:  # the event must fire whatever Ray does
+            self.log.warning("could not stop %s: %s", self.submission_id, _one_line(error))
+
+
+class LogFollower:
+    """Copies a job's log into the task's, line by line, and keeps it whole in the store."""
+
+    def __init__(self, trigger: RayJobTrigger) -> None:
+        self._trigger = trigger
+        self._text = ""
+        self._shown_chars = 0
+        self._kept_chars = 0
+        self._kept_at_s = time.monotonic()
+
+    async def follow(self) -> None:
+        """Until cancelled or the job's log ends; a broken connection is taken up again."""
+        self._shown_chars = await asyncio.to_thread(self._chars_in_store)
+        while True:
+            try:
+                client: Any = await self._trigger.client()
+                self._text = ""
+                async for piece in client.tail_job_logs(self._trigger.submission_id):
+                    self._text += piece
+                    self._show()
+                    await self._keep_sometimes()
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the log is a view: losing it never fails the task
+                self._trigger.log.debug("log of the job: %s", _one_line(error))
+                await asyncio.sleep(self._trigger.poll_s)
+
+    async def keep_whole(self) -> None:
+        """Put the whole log, as Ray has it, into the store."""
+        try:
+            client = await self._trigger.client()
+            whole = await asyncio.to_thread(client.get_job_logs, self._trigger.submission_id)
+            self._text = whole if len(whole) >= len(self._text) else self._text
+        except Exception as error:
+            self._trigger.log.debug("log of the job: %s", _one_line(error))
+        self._show(to_the_end=True)
+        if self._text:
+            await asyncio.to_thread(self._keep)
+
+    def _show(self, *, to_the_end: bool = False) -> None:
+        """Log the complete lines that were not shown yet; of a redrawn line the last state."""
+        end = len(self._text) if to_the_end else self._text.rfind("\n") + 1
+        fresh = self._text[self._shown_chars : end]
+        if not fresh:
+            return
+        self._shown_chars = end
+        for line in fresh.split("\n"):
+            shown = line.rstrip("\r").rsplit("\r", 1)[-1]
+            if shown.strip():
+                self._trigger.log.info("%s", shown[:LINE_CHARS])
+
+    async def _keep_sometimes(self) -> None:
+        now = time.monotonic()
+        if now - self._kept_at_s >= KEEP_LOG_EVERY_S and len(self._text) > self._kept_chars:
+            self._kept_at_s = now
+            await asyncio.to_thread(self._keep)
+
+    def _keep(self) -> None:
+        open_store(self._trigger.store_root).put(self._trigger.log_path, self._text.encode())
+        self._kept_chars = len(self._text)
+
+    def _chars_in_store(self) -> int:
+        try:
+            data = open_store(self._trigger.store_root).get(self._trigger.log_path)
+        except StoreMissing:
+            return 0
+        except FlywheelError:
+            return 0
+        return len(data.decode(errors="replace"))
+
+
+def _finished(job: Any) -> dict[str, Any]:
+    return {"ended": "finished", "status": status_of(job), "message": str(job.message or "")}
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
