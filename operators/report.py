@@ -25,6 +25,7 @@ class WriteReport(BaseOperator):
                 plan.generation,
                 site.home / "reports",
                 site.policy(),
+                plan=plan,
             )
             self.log.info("report: %s", path)
             return str(path)

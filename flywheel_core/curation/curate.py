@@ -47,9 +47,11 @@ def curate(
         "rejected": dict(sorted(rejected.items())),
         "surfaces": {},
     }
+    distinct = [passed[i] for i in first_of_each([rows[index] for index in passed])]
+    report |= {"filtered": len(passed), "distinct": len(distinct)}
     assigned: list[Assigned] = []
     for surface in SURFACES:
-        indices = [index for index in passed if rows[index]["surface"] == surface]
+        indices = [index for index in distinct if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(rows, indices, config, embedder, seed, production_digest)
             assigned.append(one)
@@ -72,9 +74,8 @@ def _curate_surface(
     seed: int,
     production_digest: str,
 ) -> tuple[Assigned, dict[str, Any]]:
-    distinct = [indices[i] for i in first_of_each([rows[index] for index in indices])]
-    vectors = _embed([rows[index]["messages"][-1]["content"] for index in distinct], embedder)
-    diverse = [distinct[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
+    vectors = _embed([rows[index]["messages"][-1]["content"] for index in indices], embedder)
+    diverse = [indices[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
     balanced = balance(
         rows,
         diverse,
@@ -90,8 +91,7 @@ def _curate_surface(
             if rows[index]["model_digest"] == production_digest
         ]
     return assigned, {
-        "filtered": len(indices),
-        "distinct": len(distinct),
+        "distinct": len(indices),
         "diverse": len(diverse),
         "balanced": balanced.achieved,
         "split_by": assigned.unit,

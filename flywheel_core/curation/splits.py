@@ -30,8 +30,11 @@ class Assigned:
         return {split: len(rows) for split, rows in self.by_split.items()}
 
 
-def unit_of(row: Mapping[str, Any], by_user: bool) -> str:
-    return f"user:{row['user_id']}" if by_user else f"conversation:{row['conversation_id']}"
+def unit_of(row: Mapping[str, Any]) -> str:
+    """The user where the row has one, else the conversation."""
+    if row["user_id"] is None:
+        return f"conversation:{row['conversation_id']}"
+    return f"user:{row['user_id']}"
 
 
 def hash_share(text: str) -> float:
@@ -48,15 +51,15 @@ def assign(
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe.
     """
-    by_user = all(rows[index]["user_id"] is not None for index in order)
     bounds = _bounds(sizes)
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     for index in order:
-        place = hash_share("split:" + unit_of(rows[index], by_user))
+        place = hash_share("split:" + unit_of(rows[index]))
         split = next(split for split, upper in bounds if place < upper)
         if len(by_split[split]) < sizes[split]:
             by_split[split].append(index)
-    return Assigned(by_split, "user" if by_user else "conversation", {s: sizes[s] for s in SPLITS})
+    units = {unit_of(rows[index]).split(":")[0] for index in order}
+    return Assigned(by_split, " and ".join(sorted(units)), {s: sizes[s] for s in SPLITS})
 
 
 def _bounds(sizes: Mapping[str, int]) -> list[tuple[Split, float]]:

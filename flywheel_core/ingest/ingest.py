@@ -1,9 +1,9 @@
 """`flywheel ingest`: a file of logged traffic becomes day partitions.
 
 A day is an artifact of stage `traffic_day` (`traffic.parquet`, and `quarantine.jsonl` where rows
-were set aside), keyed by its content (and revision: see `flywheel invalidate`), and the pointer `traffic/<day>` names it. Ingesting other
+were set aside), keyed by its content, and the pointer `traffic/<day>` names it. Ingesting other
 content for a day appends a version; plans pinned before keep theirs. Ingesting the same content
-again changes nothing and says so.
+again changes nothing and says so, unless `flywheel invalidate` called that artifact bad.
 """
 
 import datetime

@@ -43,7 +43,7 @@ AIRFLOW_PORTS = range(8080, 8090)
 RAY_PORTS = range(8265, 8275)
 TRAINING_POOL = "ray_training"
 HEALTHY_TIMEOUT_S = 240.0
-STOP_GRACE_S = 20.0
+STOP_GRACE_S = 10.0
 
 Progress = Callable[[str], None]
 

@@ -6,6 +6,7 @@ the engine reloads them in place.
 """
 
 import contextlib
+import json
 import shutil
 import tempfile
 import uuid
@@ -129,19 +130,42 @@ def check_logprobs(rollout: Rollout, share_max: float) -> None:
 
 
 def write_shards(parameters: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
-    """Write named tensors as safetensors of at most `SHARD_BYTES` (one tensor may be larger)."""
+    """Write named tensors as a Hugging Face weights folder, in shards of at most `SHARD_BYTES`
+    (one tensor may be larger), so that a whole model is never held in memory twice."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shard: dict[str, torch.Tensor] = {}
-    size = number = 0
+    shards: list[list[str]] = []
+    size = total = 0
+
+    def flush() -> None:
+        save_file(shard, folder / f"{len(shards)}.part", {"format": "pt"})
+        shards.append(list(shard))
+        shard.clear()
+
     for name, tensor in parameters:
         num_bytes = tensor.numel() * tensor.element_size()
         if shard and size + num_bytes > SHARD_BYTES:
-            save_file(shard, folder / f"model-{number:05d}.safetensors", {"format": "pt"})
-            shard, size, number = {}, 0, number + 1
+            flush()
+            size = 0
         shard[name] = tensor.detach().to("cpu", copy=True).contiguous()
-        size += num_bytes
-    save_file(shard, folder / f"model-{number:05d}.safetensors", {"format": "pt"})
+        size, total = size + num_bytes, total + num_bytes
+    flush()
+    _name_shards(folder, shards, total)
+
+
+def _name_shards(folder: Path, shards: list[list[str]], total_bytes: int) -> None:
+    """One file is `model.safetensors`; several are numbered and listed in an index."""
+    if len(shards) == 1:
+        (folder / "0.part").rename(folder / "model.safetensors")
+        return
+    weight_map = {}
+    for number, names in enumerate(shards):
+        file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"{number}.part").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
 def _shared_memory_folder() -> Any:

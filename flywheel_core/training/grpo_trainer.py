@@ -16,7 +16,7 @@ from trl import GRPOConfig as TrlGrpoConfig
 from trl import GRPOTrainer
 
 from flywheel_core.engines.rendering import TEMPLATE_VARIABLES
-from flywheel_core.errors import ConfigError
+from flywheel_core.errors import ConfigError, TrainingError
 from flywheel_core.training.checkpoints import done_checkpoints, mark_done
 from flywheel_core.training.config import LaunchConfig
 from flywheel_core.training.grpo_config import GrpoConfig
@@ -139,6 +139,11 @@ def build_trainer(
             reward_funcs=[reward],
             train_dataset=Dataset.from_list([{"prompt": messages} for messages in prompts]),
             processing_class=AutoTokenizer.from_pretrained(str(model_dir), padding_side="left"),
+        )
+    if launch.mode == "ray_train" and trainer.accelerator.state.deepspeed_plugin is None:
+        raise TrainingError(
+            "accelerate runs without DeepSpeed though the launch asks for ZeRO; unset "
+            "ACCELERATE_USE_CPU and build no accelerate object before the trainer"
         )
     trainer.remove_callback(PrinterCallback)
     trainer.vllm_generation.step = lambda: int(trainer.state.global_step)

@@ -1,9 +1,9 @@
 """The operator on a real Airflow and a real Ray: defer, follow, attach, fail with a sentence."""
 
 import pytest
-from seeds import JOBS, two_stage_plan, write_recipe
+from airflow_harness import Deployed
+from airflow_seeds import JOBS, two_stage_plan, write_recipe
 
-from conftest import Deployed
 from flywheel_core.artifacts import is_done, read_manifest
 
 pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
