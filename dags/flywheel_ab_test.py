@@ -19,5 +19,5 @@ with DAG(
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],
-):
+) as dag:
     ReadExperiment(task_id="readout")

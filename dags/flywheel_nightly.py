@@ -25,7 +25,7 @@ with DAG(
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],
-):
+) as dag:
     chain(
         ResolvePlan(task_id="resolve", nightly=True),
         RayJobOperator(task_id="traffic", stage="traffic", nightly=True),

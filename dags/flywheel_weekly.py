@@ -36,7 +36,7 @@ with DAG(
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],
-):
+) as dag:
     resolve = ResolvePlan(task_id="resolve")
 
     # What users and testers said to production, and what may be learned from it.

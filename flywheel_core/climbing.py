@@ -107,6 +107,7 @@ def climb_through_airflow(
     recipe = load_recipe(recipe_name)
     _check_approver(deployment, approve_as)
     ended: list[Ended] = []
+    was_up = make_stack(deployment).status().running
     with running_stack(deployment, console) as stack, stack.client() as admin:
         admin.wait_for_dag(WEEKLY)
         admin.unpause(WEEKLY)
@@ -122,6 +123,8 @@ def climb_through_airflow(
                 raise
             one = _account(deployment, recipe.flywheel, run_id, state, admin, approve_as, started_s)
             show_ended(one, console, admin)
+            if one.outcome == "awaiting_approval" and not was_up:
+                console.print("  this stack stops now; `flywheel up` brings the question back")
             ended.append(one)
             if one.outcome != "promoted":
                 break

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.deployment import Deployment
-from flywheel_core.errors import ConfigError
+from flywheel_core.errors import ArtifactMissing, ConfigError
 from flywheel_core.plan import BUILTIN_TINY, draft
 from flywheel_core.recipe import Recipe, load_recipe
 from flywheel_core.release.policy import policy_digest
@@ -57,10 +57,10 @@ def describe_plan(recipe_name: str, deployment: Deployment) -> dict[str, Any]:
 
 
 def _keys(recipe: Recipe, store: Store, deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Keys and what is cached; empty where the checkpoint is elsewhere (a cluster's recipe)."""
+    """Keys and what is cached; empty where the checkpoint or the traffic is not here."""
     try:
         plan = draft(recipe, store, "plan", policy_digest=policy_digest(deployment.policy()))
-    except ConfigError:
+    except (ArtifactMissing, ConfigError):
         return {}
     return {
         stage.name: {"key": stage.ref.key, "cached": is_done(store, stage.ref)}

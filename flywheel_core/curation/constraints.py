@@ -49,7 +49,7 @@ def balance(
     for name, count in zip(names, counts, strict=True):
         ranked = sorted(cells[name], key=lambda i: hash_share(f"cell:{rows[i]['conversation_id']}"))
         kept += ranked[:count]
-    return Balanced(sorted(kept), _achieved(rows, kept))
+    return Balanced(sorted(kept), achieved_shares(rows, kept))
 
 
 def _solve(
@@ -88,11 +88,21 @@ def _solve(
         constraints=LinearConstraint(np.array(rows), np.array(lower), np.array(upper)),
         integrality=np.ones(len(sizes)),
         bounds=Bounds(0, np.array(sizes, dtype=float)),
-        options={"mip_rel_gap": 0.005, "time_limit": 30},
+        options={"mip_rel_gap": 0.005, "time_limit": 120},
     )
-    found = [] if solved.x is None else [round(value) for value in solved.x]
+    return _counts(solved, _infeasible(names, sizes, first_turn_min, character_max))
+
+
+def _counts(solved: Any, infeasible: str) -> list[int]:
+    """What HiGHS found. Keeping nothing is always allowed, so no answer at all is not a clash."""
+    if solved.x is None:
+        raise InputDataError(
+            f"curation: the cells could not be balanced ({solved.message}); lower "
+            "traffic.num_days, or relax character_share_max or first_turn_share_min"
+        )
+    found = [round(value) for value in solved.x]
     if not any(found):
-        raise InputDataError(_infeasible(names, sizes, first_turn_min, character_max))
+        raise InputDataError(infeasible)
     return found
 
 
@@ -105,7 +115,7 @@ def _infeasible(
         return (
             f"curation.character_share_max {character_max}: {len(characters)} characters cannot "
             f"fill a set with at most {character_max:.1%} each; it takes "
-            f"{int(np.ceil(1 / character_max))}, or raise it to {1 / len(characters):.3f}"
+            f"{int(np.ceil(1 / character_max))}, or raise it to {np.ceil(1000 / len(characters)) / 1000:.3f}"
         )
     first = sum(size for name, size in zip(names, sizes, strict=True) if name[3])
     if not first:
@@ -119,7 +129,7 @@ def _infeasible(
     )
 
 
-def _achieved(rows: Sequence[Mapping[str, Any]], kept: Sequence[int]) -> dict[str, Any]:
+def achieved_shares(rows: Sequence[Mapping[str, Any]], kept: Sequence[int]) -> dict[str, Any]:
     """Shares of the final set; `not applicable` where no row has the field."""
     total = max(1, len(kept))
     characters = Counter(rows[index]["character_id"] for index in kept)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flywheel_core.curation.constraints import balance
+from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Vectors, first_of_each, prune
 from flywheel_core.curation.filters import RuleSafetyClassifier, SafetyClassifier, filter_rows
 from flywheel_core.curation.splits import (
@@ -83,17 +83,21 @@ def _curate_surface(
         character_share_max=config.character_share_max,
     )
     order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))
-    assigned = assign(rows, order, config.prompts_per_surface)
-    if any(rows[index]["model_digest"] for index in order):
-        assigned.by_split["rl"] = [
-            index
-            for index in assigned.by_split["rl"]
-            if rows[index]["model_digest"] == production_digest
-        ]
+    knows_model = any(rows[index]["model_digest"] for index in order)
+    assigned = assign(
+        rows,
+        order,
+        config.prompts_per_surface,
+        first_turn_share_min=config.first_turn_share_min,
+        character_share_max=config.character_share_max,
+        rl_digest=production_digest if knows_model else None,
+    )
+    final = [index for taken in assigned.by_split.values() for index in taken]
     return assigned, {
         "distinct": len(indices),
         "diverse": len(diverse),
         "balanced": balanced.achieved,
+        "final": achieved_shares(rows, final),
         "split_by": assigned.unit,
         "asked": dict(assigned.asked),
         "got": dict(assigned.got),

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
-PHONE = re.compile(
-    r"(?<![\w.+-])(?:\+\d[\d ().-]{7,}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\w-])"
-)
+PHONE = re.compile(r"(?<![\w.+-])(?:\+\d[\d ().-]{7,}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\w-])")
 CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
-IBAN = re.compile(
-    r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.IGNORECASE
-)
+CARD_ISSUER = re.compile(r"[3-6]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")
+"""First digits of the payment networks; rows of years and the like start otherwise."""
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.IGNORECASE)
 SSN = re.compile(r"(?<!\d)(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?!\d)")
 IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
 IPV6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
@@ -43,10 +41,23 @@ def iban_holds(text: str) -> bool:
 
 
 def _has_card(text: str) -> bool:
+    """A number of 13 to 19 digits, or its first 15 or 16 where more digits follow (an expiry)."""
     return any(
-        13 <= len(digits) <= 19 and luhn_holds(digits)
+        13 <= len(digits) <= 19
+        and CARD_ISSUER.match(digits)
+        and any(map(luhn_holds, {digits, digits[:16], digits[:15]}))
         for digits in (re.sub(r"\D", "", match.group()) for match in CARD.finditer(text))
     )
+
+
+def _has_iban(text: str) -> bool:
+    """The pattern takes short words that follow along, so every ending between words is tried."""
+    for match in IBAN.finditer(text):
+        parts = match.group().split(" ")
+        candidates = ("".join(parts[:count]) for count in range(1, len(parts) + 1))
+        if any(15 <= len(one) <= 34 and iban_holds(one) for one in candidates):
+            return True
+    return False
 
 
 def _has_address(pattern: re.Pattern[str]) -> Callable[[str], bool]:
@@ -58,16 +69,15 @@ def _has_address(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 def _is_ip(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        return not ipaddress.ip_address(text).is_unspecified  # "::" is punctuation in a chat
     except ValueError:
         return False
-    return True
 
 
 PRIVACY_RULES: Mapping[str, Callable[[str], bool]] = {
     "email": lambda text: bool(EMAIL.search(text)),
     "card": _has_card,
-    "iban": lambda text: any(iban_holds(match.group()) for match in IBAN.finditer(text)),
+    "iban": _has_iban,
     "ssn": lambda text: bool(SSN.search(text)),
     "ipv4": _has_address(IPV4),
     "ipv6": _has_address(IPV6),

@@ -6,6 +6,8 @@ and `gate` divide units again, because a set that selected a checkpoint cannot a
 """
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from flywheel_core.records import SPLITS, Split
 
 TRAINING_SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl")
 EVALUATION_SPLITS: tuple[Split, ...] = ("stop", "select", "gate")
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,66 @@ def hash_share(text: str) -> float:
 
 
 def assign(
-    rows: Sequence[Mapping[str, Any]], order: Sequence[int], sizes: Mapping[str, int]
+    rows: Sequence[Mapping[str, Any]],
+    order: Sequence[int],
+    sizes: Mapping[str, int],
+    *,
+    first_turn_share_min: float = 0.0,
+    character_share_max: float = 1.0,
+    rl_digest: str | None = None,
 ) -> Assigned:
     """Assign rows of one surface, taken in `order`, until each split has its size.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
-    to their sizes, so a unit keeps its split when new data arrives under the same recipe.
+    to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
+    caps hold for what is taken, exactly; `rl` takes only turns served by `rl_digest`, if given.
     """
     bounds = _bounds(sizes)
-    by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    placed: list[tuple[int, Split]] = []
     for index in order:
         place = hash_share("split:" + unit_of(rows[index]))
         split = next(split for split, upper in bounds if place < upper)
-        if len(by_split[split]) < sizes[split]:
-            by_split[split].append(index)
+        if split != "rl" or rl_digest is None or rows[index]["model_digest"] == rl_digest:
+            placed.append((index, split))
+    placed.sort(key=lambda pair: -SPLITS.index(pair[1]))  # where rows are few, the gate's go first
+    total = sum(sizes[split] for split in SPLITS)
+    while True:
+        caps = (
+            math.floor(character_share_max * total + ROUNDING),
+            math.floor((1 - first_turn_share_min) * total + ROUNDING),
+        )
+        by_split = _take(rows, placed, sizes, *caps)
+        got = sum(len(taken) for taken in by_split.values())
+        if got == total:
+            break
+        total = got  # fewer rows than asked: the caps are shares of what there is
     units = {unit_of(rows[index]).split(":")[0] for index in order}
     return Assigned(by_split, " and ".join(sorted(units)), {s: sizes[s] for s in SPLITS})
+
+
+def _take(
+    rows: Sequence[Mapping[str, Any]],
+    placed: Sequence[tuple[int, Split]],
+    sizes: Mapping[str, int],
+    num_per_character: int,
+    num_later_turns: int,
+) -> dict[Split, list[int]]:
+    """Rows in order, up to each split's size and the two caps, counted over all splits."""
+    by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
+    characters: Counter[str] = Counter()
+    later_turns = 0
+    for index, split in placed:
+        character, later = rows[index]["character_id"], rows[index]["depth"] > 0
+        if (
+            len(by_split[split]) >= sizes[split]
+            or (character is not None and characters[character] >= num_per_character)
+            or (later and later_turns >= num_later_turns)
+        ):
+            continue
+        by_split[split].append(index)
+        characters[character] += 1
+        later_turns += later
+    return by_split
 
 
 def _bounds(sizes: Mapping[str, int]) -> list[tuple[Split, float]]:

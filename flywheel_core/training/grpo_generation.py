@@ -159,7 +159,7 @@ def _name_shards(folder: Path, shards: list[list[str]], total_bytes: int) -> Non
     if len(shards) == 1:
         (folder / "0.part").rename(folder / "model.safetensors")
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards):
         file = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
         (folder / f"{number}.part").rename(folder / file)

@@ -1,10 +1,12 @@
 """The operator on a real Airflow and a real Ray: defer, follow, attach, fail with a sentence."""
 
+import httpx
 import pytest
 from airflow_harness import Deployed
 from airflow_seeds import JOBS, two_stage_plan, write_recipe
 
 from flywheel_core.artifacts import is_done, read_manifest
+from flywheel_core.stack.processes import wait_until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
 DAG = "two_stages"
@@ -49,3 +51,46 @@ def test_a_failed_job_says_why_and_where(deployed: Deployed) -> None:
     assert f"first (key {key}): num_gpus 9: this node has 0 (FAILED)" in log
     assert f"[Ray job first-{key}-1, whole log {deployed.stack.store_root}/" in log
     assert deployed.admin.task_states(DAG, "run-red")["second"] == "upstream_failed"
+
+
+def ray_jobs(deployed: Deployed, prefix: str) -> dict[str, str]:
+    """Submission id to status of the jobs with that prefix, as Ray's own API lists them."""
+    found = ray_call(deployed, "GET", "").json()
+    return {
+        job["submission_id"]: job["status"]
+        for job in found
+        if (job["submission_id"] or "").startswith(prefix)
+    }
+
+
+def ray_call(deployed: Deployed, method: str, path: str) -> httpx.Response:
+    info = deployed.stack.info()
+    assert info is not None
+    token = deployed.stack.ray_token_file.read_text()
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.request(method, f"{info.ray_url}/api/jobs/{path}", headers=headers, timeout=30)
+
+
+def test_a_job_somebody_else_stopped_is_submitted_again(deployed: Deployed) -> None:
+    recipe = write_recipe(deployed.recipes, "two", env={"PYTHONPATH": str(JOBS)})
+    plan = two_stage_plan(deployed.store, recipe, "run-stopped", {"sleep_s": 12}, {})
+    prefix = f"first-{plan.stage('first').ref.key}"
+    deployed.admin.trigger(DAG, {"recipe": "two"}, "run-stopped")
+    assert deployed.wait_for_state(DAG, "run-stopped", "first", "deferred") == "deferred"
+    assert wait_until(lambda: "RUNNING" in ray_jobs(deployed, prefix).values(), timeout_s=60)
+    ray_call(deployed, "POST", f"{prefix}-1/stop").raise_for_status()
+    assert deployed.wait_for_run(DAG, "run-stopped") == "success"
+    assert ray_jobs(deployed, prefix) == {f"{prefix}-1": "STOPPED", f"{prefix}-2": "SUCCEEDED"}
+    assert deployed.admin.try_number(DAG, "run-stopped", "first") == 1
+
+
+def test_clearing_a_waiting_task_stops_its_job_and_starts_one(deployed: Deployed) -> None:
+    recipe = write_recipe(deployed.recipes, "two", env={"PYTHONPATH": str(JOBS)})
+    plan = two_stage_plan(deployed.store, recipe, "run-cleared", {"sleep_s": 15}, {})
+    prefix = f"first-{plan.stage('first').ref.key}"
+    deployed.admin.trigger(DAG, {"recipe": "two"}, "run-cleared")
+    assert deployed.wait_for_state(DAG, "run-cleared", "first", "deferred") == "deferred"
+    assert wait_until(lambda: "RUNNING" in ray_jobs(deployed, prefix).values(), timeout_s=60)
+    deployed.admin.clear(DAG, "run-cleared", ["first"])
+    assert deployed.wait_for_run(DAG, "run-cleared") == "success"
+    assert ray_jobs(deployed, prefix) == {f"{prefix}-1": "STOPPED", f"{prefix}-2": "SUCCEEDED"}

@@ -23,7 +23,7 @@ from flywheel_core.engines.rendering import (
 from flywheel_core.errors import EngineError
 from tests.engines.tiny import TinyModels, make_tokenizer, messages
 
-LIGHT = "base config environment checkpoint rendering fake pool".split()
+LIGHT = ["base", "config", "environment", "checkpoint", "rendering", "fake", "pool"]
 
 
 def test_light_modules_import_nothing_heavy() -> None:

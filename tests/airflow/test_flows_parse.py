@@ -1,0 +1,90 @@
+"""The flows are light, fast to parse, and in the order of the paper's Figure 3."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from flywheel_core.recipe import RECIPE_FOLDER
+from flywheel_core.release.gates import GATES
+from flywheel_core.stages import CLIMB
+from operators.gates import GATE_NAMES
+
+HEAVY = {"torch", "ray", "vllm", "transformers", "trl", "deepspeed", "datasets", "pyarrow", "numpy"}
+MAX_PARSE_S = 0.5
+
+PROBE = """
+import json, os, runpy, sys, time
+import airflow.sdk, airflow.sdk.definitions.context
+import airflow.providers.standard.operators.hitl, airflow.triggers.base
+airflow.sdk.DAG, airflow.sdk.BaseOperator, airflow.sdk.Param
+before = set(sys.modules)
+flows = {}
+for name in ("weekly", "nightly", "ab_test"):
+    started = time.process_time()
+    flow = runpy.run_path(os.path.join(sys.argv[1], f"flywheel_{name}.py"))
+    dag = next(v for v in flow.values() if isinstance(v, airflow.sdk.DAG))
+    flows[name] = {
+        "parse_s": time.process_time() - started,
+        "upstream": {t.task_id: sorted(t.upstream_task_ids) for t in dag.tasks},
+        "trigger_rules": {t.task_id: t.trigger_rule.value for t in dag.tasks},
+        "retries": {t.task_id: t.retries for t in dag.tasks},
+        "max_active_runs": dag.max_active_runs,
+        "doc_md": dag.doc_md,
+    }
+loaded = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+print(json.dumps({"flows": flows, "modules": loaded}))
+"""
+
+
+@cache
+def parsed() -> dict[str, Any]:
+    """Every flow, parsed in a fresh interpreter without any of our environment variables."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(RECIPE_FOLDER.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_parsing_loads_nothing_heavy() -> None:
+    assert not HEAVY & set(parsed()["modules"])
+
+
+def test_parsing_is_fast() -> None:
+    for name, flow in parsed()["flows"].items():
+        assert flow["parse_s"] < MAX_PARSE_S, name
+
+
+def test_weekly_is_figure_3() -> None:
+    upstream = parsed()["flows"]["weekly"]["upstream"]
+    order = ["resolve", *(stage.name for stage in CLIMB)]
+    for before, after in pairwise(order):
+        assert upstream[after] == [before]
+    gates = sorted(f"gate_{gate}" for gate in GATES)
+    assert all(upstream[gate] == ["evaluate"] for gate in gates)
+    assert upstream["approval"] == gates
+    assert upstream["report"] == gates
+    assert upstream["promote"] == ["approval"]
+    assert set(upstream) == {*order, *gates, "report", "approval", "promote"}
+
+
+def test_approval_is_never_skipped_or_retried() -> None:
+    weekly = parsed()["flows"]["weekly"]
+    assert weekly["retries"]["approval"] == 0
+    rules = weekly["trigger_rules"]
+    assert {rules[task] for task in rules if task != "report"} == {"all_success"}
+    assert rules["report"] == "all_done"
+    assert all(
+        flow["max_active_runs"] == 1 and flow["doc_md"] for flow in parsed()["flows"].values()
+    )
+
+
+def test_gate_names_are_the_gates() -> None:
+    assert tuple(GATES) == GATE_NAMES

@@ -1,0 +1,93 @@
+"""Phase I: what is private or unsafe goes, near misses stay, and doubt rejects."""
+
+from typing import Any
+
+import pytest
+from curation_samples import traffic_rows
+
+from flywheel_core.curation.filters import PRIVACY_RULES, RuleSafetyClassifier, filter_rows
+
+PRIVATE = {
+    "email": ["write to jane.doe+chat@mail.example.co.uk please", "a@b.io"],
+    "card": [
+        "it is 4111 1111 1111 1111",
+        "4111111111111111.",
+        "3782-822463-10005",
+        "my card is 4111 1111 1111 1111 12/26",
+    ],
+    "iban": [
+        "DE89 3704 0044 0532 0130 00",
+        "GB82WEST12345698765432",
+        "send it to BE68 5390 0754 7034 that is mine",
+        "NL91 ABNA 0417 1643 00 thanks",
+    ],
+    "ssn": ["my number is 219-09-9999"],
+    "ipv4": ["try 192.168.17.4 first"],
+    "ipv6": ["it was 2001:db8:85a3::8a2e:370:7334", "fe80::1 works"],
+    "phone": ["call +44 20 7946 0958", "(212) 555-0187", "212-555-0187 at night"],
+    "token_url": ["see https://x.example/a?user=1&access_token=abc123"],
+}
+HARMLESS = [
+    "",
+    "They won 222-0 in 1916, then 7-3 in 2018-2019.",
+    "It was 12:30:45, I swear :: really.",
+    "Version 1.2.3 came before 10.11.12.",
+    "4111 1111 1111 1112 has a wrong check digit",
+    "DE89 3704 0044 0532 0130 01 does too",
+    "000-12-3456 is no SSN, nor is 666-12-3456, nor 900-12-3456",
+    "300.300.300.300 is no address",
+    "mail me @home or at example dot com",
+    "https://example.com/page?id=7 has no secret",
+    "pi is 3.14159265358979",
+    "in 2001 2002 2003 2004 we met",
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"), [(rule, text) for rule, texts in PRIVATE.items() for text in texts]
+)
+def test_private_text_is_caught_by_its_rule(rule: str, text: str) -> None:
+    assert PRIVACY_RULES[rule](text)
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_near_misses_are_not_private(text: str) -> None:
+    assert [rule for rule, holds in PRIVACY_RULES.items() if holds(text)] == []
+
+
+def test_every_turn_and_the_response_are_looked_at() -> None:
+    rows = traffic_rows(4)
+    rows[1]["response"] = "I am jane@example.com"
+    rows[2]["messages"] = [{"role": "system", "content": "call 212-555-0187"}]
+    rows[3]["messages"] = [{"role": "user", "content": "how to make a bomb"}]
+    kept, rejected = filter_rows(rows, RuleSafetyClassifier())
+    assert kept == [0]
+    assert rejected == {"privacy_email": 1, "privacy_phone": 1, "safety_unsafe": 1}
+    assert "jane" not in str(rejected)
+
+
+class Odd:
+    """A classifier that answers something else."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def is_safe(self, text: str) -> bool:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 1, "safe", float("nan"), [], RuntimeError("down"), TimeoutError(), ValueError()],
+)
+def test_a_classifier_that_fails_or_talks_nonsense_rejects_the_row(answer: Any) -> None:
+    kept, rejected = filter_rows(traffic_rows(3), Odd(answer))
+    assert kept == []
+    assert rejected == {"safety_classifier_failed": 3}
+
+
+def test_a_plain_verdict_counts() -> None:
+    assert filter_rows(traffic_rows(3), Odd(True))[0] == [0, 1, 2]
+    assert filter_rows(traffic_rows(3), Odd(False))[1] == {"safety_unsafe": 3}
