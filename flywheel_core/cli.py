@@ -160,13 +160,27 @@ def ingest(
     day: Annotated[
         str | None, typer.Option(help="Day of rows that carry none, YYYY-MM-DD.")
     ] = None,
+    max_history_turns: Annotated[
+        int | None, typer.Option(min=1, help="Topical-Chat: turns of history to keep.")
+    ] = None,
+    max_words: Annotated[
+        int | None, typer.Option(min=1, help="Topical-Chat: longest row, in words.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take logged traffic in as day partitions; bad rows are quarantined, none is dropped."""
     from flywheel_core.ingest.ingest import ingest as take_in
 
     with clear_errors():
-        done = take_in(file, file_format, Deployment.from_environment().store(), flywheel, day=day)
+        done = take_in(
+            file,
+            file_format,
+            Deployment.from_environment().store(),
+            flywheel,
+            day=day,
+            max_history_turns=max_history_turns,
+            max_words=max_words,
+        )
         emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
 
 

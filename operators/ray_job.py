@@ -28,6 +28,7 @@ from operators.ray_jobs import (
     last_error_line,
     last_line,
     open_client,
+    open_client_patiently,
 )
 from operators.ray_trigger import POLL_S, RayJobTrigger
 
@@ -94,7 +95,8 @@ class RayJobOperator(BaseOperator):
         plan = pinned_plan(site, context, nightly=self.nightly)
         path = pinned_plan_path(site, context, nightly=self.nightly)
         request = job_request(site, plan, stage, path, context)
-        job = attach_or_submit(open_client(site.ray_address), request)
+        client = open_client_patiently(site.ray_address, self.log.warning)
+        job = attach_or_submit(client, request)
         self._live = (site.ray_address, job.submission_id)
         self.job_url = job_url(site.ray_address, job.submission_id)
         context["ti"].xcom_push(key=RayDashboardLink().xcom_key, value=self.job_url)
@@ -119,7 +121,8 @@ class RayJobOperator(BaseOperator):
 
     def _refuse_empty_success(self, site: Site, stage: PlannedStage) -> None:
         """Report a job that succeeded without an artifact once; then a cleared task submits."""
-        known = known_jobs(open_client(site.ray_address), job_prefix(stage))
+        client = open_client_patiently(site.ray_address, self.log.warning)
+        known = known_jobs(client, job_prefix(stage))
         newest = known[-1] if known else None
         if newest is None or newest.status != "SUCCEEDED":
             return

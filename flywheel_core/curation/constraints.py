@@ -112,10 +112,11 @@ def _infeasible(
     """Which constraint cannot be met, and the smallest relaxation that would do."""
     characters = {name[0] for name in names} - {None}
     if characters and len(characters) * character_max < 1:
+        least = np.ceil(1000 / len(characters)) / 1000
         return (
             f"curation.character_share_max {character_max}: {len(characters)} characters cannot "
             f"fill a set with at most {character_max:.1%} each; it takes "
-            f"{int(np.ceil(1 / character_max))}, or raise it to {np.ceil(1000 / len(characters)) / 1000:.3f}"
+            f"{int(np.ceil(1 / character_max))}, or raise it to {least:.3f}"
         )
     first = sum(size for name, size in zip(names, sizes, strict=True) if name[3])
     if not first:

@@ -86,17 +86,32 @@ def _read_config(model_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _weight_mark(path: Path) -> bytes:
-    """A safetensors file's header (8 bytes of length, then JSON), size and time."""
-    status = path.stat()
+def tensor_shapes(weights_dir: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a folder's safetensors files, from their headers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(weights_dir.glob("*.safetensors")):
+        for name, entry in json.loads(_header(path)).items():
+            if name != "__metadata__":
+                shapes[name] = tuple(entry["shape"])
+    return shapes
+
+
+def _header(path: Path) -> bytes:
+    """A safetensors file's header: 8 bytes of length, then JSON."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if 0 < length < status.st_size else b""
+        header = file.read(length) if 0 < length < size else b""
     if not header.startswith(b"{"):
         raise EngineError(
-            f"{path}: not a whole safetensors file ({status.st_size} bytes); "
+            f"{path}: not a whole safetensors file ({size} bytes); "
             "run the stage that writes it again"
         )
+    return header
+
+
+def _weight_mark(path: Path) -> bytes:
+    header, status = _header(path), path.stat()
     return f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ino} ".encode() + header
 
 

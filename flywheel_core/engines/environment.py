@@ -27,6 +27,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "TRL_EXPERIMENTAL_SILENCE": "1",
+    # Ray Train otherwise prints each line of a rank twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 """A job's log is read by people: progress and errors, not start-up chatter."""
 

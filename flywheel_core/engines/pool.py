@@ -13,6 +13,8 @@ class EnginePool:
     """Real engines unless a replacement is given (fakes in tests and dry runs).
 
     One generation engine and one pooling engine; models of one architecture take turns in them.
+    On a CPU both stay up. On a GPU each wants `gpu_memory_utilization` of the card, so starting
+    one stops the other: do the sampling of a stage first, then the scoring.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class EnginePool:
             from flywheel_core.engines.vllm_generator import VllmGenerator
 
             self._generator = VllmGenerator(self.config)
+        self._make_room(self._scorer)
         self._generator.load(model_dir)
         return self._generator
 
@@ -45,6 +48,7 @@ class EnginePool:
             from flywheel_core.engines.vllm_scorer import VllmScorer
 
             self._scorer = VllmScorer(self.config)
+        self._make_room(self._generator)
         return self._scorer
 
     def embedder(self, name: Literal["minilm", "hash"] = "minilm") -> Embedder:
@@ -56,12 +60,21 @@ class EnginePool:
     def close(self) -> None:
         """Stop what was started, and give the memory back."""
         for engine in (self._generator, self._scorer):
-            close = getattr(engine, "close", None)
-            if close is not None:
-                close()
+            _stop(engine)
+
+    def _make_room(self, other: object) -> None:
+        if self.config.device == "cuda":
+            _stop(other)
 
     def _minilm(self) -> Embedder:
         prepare_environment(self.config)
         from flywheel_core.engines.embedder import MiniLmEmbedder
 
         return MiniLmEmbedder(self.config.device)
+
+
+def _stop(engine: object) -> None:
+    """Stop an engine that can be stopped; it starts again when it is next loaded."""
+    close = getattr(engine, "close", None)
+    if close is not None:
+        close()

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from flywheel_core.engines.checkpoint import Checkpoint, inspect_checkpoint
+from flywheel_core.engines.checkpoint import Checkpoint, inspect_checkpoint, tensor_shapes
 from flywheel_core.engines.config import EngineConfig
 from flywheel_core.engines.environment import prepare_environment
 from flywheel_core.errors import EngineError
 
 Runner = Literal["generate", "pooling"]
+NOTHING = "nothing"
+"""The weight version of an engine that must not be asked."""
 
 
 class VllmEngine:
@@ -34,9 +36,10 @@ class VllmEngine:
     def __init__(self, config: EngineConfig, runner: Runner) -> None:
         self.config = config
         self.runner: Runner = runner
-        self.version = "nothing"
+        self.version = NOTHING
         self.start_s = 0.0
         self._architecture = ""
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._llm: Any = None
 
     def load(self, model_dir: Path) -> Checkpoint:
@@ -51,22 +54,33 @@ class VllmEngine:
     def reload(self, weights_dir: Path, version: str) -> None:
         """Load the safetensors of `weights_dir` into the running engine.
 
-        If that fails, the engine serves nothing until the next load.
+        If that fails, the engine serves nothing until the next load. Names and shapes are checked
+        first, because a reload that breaks off would leave modules half-made that vLLM shares
+        between the engines of a process (rotary embeddings).
         """
-        llm = self.llm
-        self.version = "nothing"
-        try:
-            llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights_dir)})
-            if self.config.device == "cpu":
-                llm.collective_rpc(_repack_tied_output_layer)
-        except Exception as error:
-            self.close()
-            raise EngineError(
-                f"weights in {weights_dir} do not fit the running model ({error}); "
-                "save the checkpoint again"
-            ) from error
-        llm.reset_prefix_cache()
+        if self._llm is None:
+            raise EngineError("no model is loaded; call load(model_dir) first")
+        self.version = NOTHING
+        self._check_fit(weights_dir)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights_dir)})
+        if self.config.device == "cpu":
+            self._llm.collective_rpc(_repack_tied_output_layer)
+        self._llm.reset_prefix_cache()
         self.version = version
+
+    def _check_fit(self, weights_dir: Path) -> None:
+        found = tensor_shapes(weights_dir)
+        wrong = [
+            f"{name} {found.get(name, 'missing')} instead of {shape}"
+            for name, shape in self._shapes.items()
+            if found.get(name) != shape and name != "lm_head.weight"
+        ]
+        if wrong:
+            raise EngineError(
+                f"weights in {weights_dir} do not fit the running model: {'; '.join(wrong[:3])}"
+                f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}; "
+                "save the checkpoint again"
+            )
 
     def expect(self, version: str | None) -> None:
         """Refuse when other weights than `version` are being served."""
@@ -78,7 +92,7 @@ class VllmEngine:
 
     @property
     def llm(self) -> Any:
-        if self._llm is None:
+        if self._llm is None or self.version == NOTHING:
             raise EngineError("no model is loaded; call load(model_dir) first")
         return self._llm
 
@@ -92,7 +106,7 @@ class VllmEngine:
             with contextlib.suppress(Exception):
                 self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
-        self.version = "nothing"
+        self.version = NOTHING
         gc.unfreeze()
         gc.collect()
         if self.config.device == "cuda":
@@ -115,6 +129,7 @@ class VllmEngine:
                 "if memory is short"
             ) from error
         self._architecture, self.version = checkpoint.architecture, checkpoint.version
+        self._shapes = tensor_shapes(checkpoint.path)
         self.start_s = time.monotonic() - began_s
 
     def _arguments(self, model_dir: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -44,6 +45,7 @@ RAY_PORTS = range(8265, 8275)
 TRAINING_POOL = "ray_training"
 HEALTHY_TIMEOUT_S = 240.0
 STOP_GRACE_S = 10.0
+RAY_START_ATTEMPTS = 3
 
 Progress = Callable[[str], None]
 
@@ -149,11 +151,11 @@ class Stack:
             info = self._start_ray(info)
             progress("Airflow: preparing its database")
             self._prepare_airflow(info)
+            info = self._wait_for_ray(info, progress)
+            progress("Ray: healthy")
             progress(f"Airflow: starting on {info.airflow_url}")
             for name in airflow_side.PARTS:
                 info = self._start_airflow_part(info, name)
-            self._wait_for_ray(info)
-            progress("Ray: healthy")
             self._wait_for_airflow(info)
             progress("Airflow: healthy")
             self._seed()
@@ -295,8 +297,19 @@ class Stack:
             info, start(name, airflow_side.command(name), self.environment(info), log)
         )
 
-    def _wait_for_ray(self, info: StackInfo) -> None:
-        self._wait(info, ("ray",), "Ray", lambda: self._ray_healthy(info))
+    def _wait_for_ray(self, info: StackInfo, progress: Progress) -> StackInfo:
+        """Ray gives its own start 30 s, which a busy machine may not keep: try again."""
+        for attempt in range(1, RAY_START_ATTEMPTS + 1):
+            try:
+                self._wait(info, ("ray",), "Ray", partial(self._ray_healthy, info))
+                return info
+            except StackError:
+                if attempt == RAY_START_ATTEMPTS:
+                    raise
+                progress(f"Ray: did not start (attempt {attempt}); starting it again")
+                stop(info.parts, info.stack_id, grace_s=STOP_GRACE_S)
+                info = self._start_ray(info)
+        raise AssertionError("unreachable")
 
     def _wait_for_airflow(self, info: StackInfo) -> None:
         self._wait(
@@ -327,8 +340,12 @@ class Stack:
     def _ray_healthy(self, info: StackInfo) -> bool:
         headers = {"Authorization": f"Bearer {ray_token(self.ray_token_file)}"}
         with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.get(f"{info.ray_url}/api/jobs/", headers=headers, timeout=5)
-            return answer.status_code == 200
+            url = f"{info.ray_url}/nodes?view=summary"
+            answer = httpx.get(url, headers=headers, timeout=5)
+            if answer.status_code != 200:
+                return False
+            nodes = answer.json()["data"]["summary"]
+            return any(node["raylet"].get("state") == "ALIVE" for node in nodes)
         return False
 
     def _seed(self) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from flywheel_core.engines.base import Messages, ScoreRow
 from flywheel_core.engines.config import EngineConfig, SamplingConfig
 from flywheel_core.engines.environment import prepare_environment, variables
+from flywheel_core.engines.vllm_engine import NOTHING
 
 ScoresByModel = dict[str, npt.NDArray[np.float32]]
 ACTOR_RESTARTS_MAX = 3
@@ -72,7 +73,7 @@ class LocalEngines:
 
     def reload(self, weights_dir: Path, version: str) -> None:
         """Serve these weights under this name."""
-        if self._generator.version == "nothing":
+        if self._generator.version == NOTHING:
             self._generator.load(self._model_dir)
         self._generator.reload(weights_dir, version)
 

@@ -89,7 +89,6 @@ def _rank_entry(loop: dict[str, Any]) -> None:
     config = LaunchConfig.model_validate(loop["arguments"]["launch"])
     if config.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-        os.environ["ACCELERATE_USE_CPU"] = "true"
     import deepspeed
     import torch
 

@@ -83,6 +83,13 @@ def two_stage_plan(
     return plan
 
 
+def commit_stage(store: Store, plan: PinnedPlan, name: str) -> None:
+    """Commit a stage of a plan by hand, so that its task needs no job."""
+    attempt = Attempt(store, plan.stage(name).ref, Path(mkdtemp()))
+    (attempt.folder / "out.txt").write_text(name)
+    attempt.commit(kind="test", stage_version=1)
+
+
 def seeded_climb(
     store: Store, recipe: Recipe, policy: Path, run_id: str, *, internal: int, user: int
 ) -> PinnedPlan:

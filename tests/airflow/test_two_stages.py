@@ -3,7 +3,7 @@
 import httpx
 import pytest
 from airflow_harness import Deployed
-from airflow_seeds import JOBS, two_stage_plan, write_recipe
+from airflow_seeds import JOBS, commit_stage, two_stage_plan, write_recipe
 
 from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.stack.processes import wait_until
@@ -74,6 +74,7 @@ def ray_call(deployed: Deployed, method: str, path: str) -> httpx.Response:
 def test_a_job_somebody_else_stopped_is_submitted_again(deployed: Deployed) -> None:
     recipe = write_recipe(deployed.recipes, "two", env={"PYTHONPATH": str(JOBS)})
     plan = two_stage_plan(deployed.store, recipe, "run-stopped", {"sleep_s": 12}, {})
+    commit_stage(deployed.store, plan, "second")
     prefix = f"first-{plan.stage('first').ref.key}"
     deployed.admin.trigger(DAG, {"recipe": "two"}, "run-stopped")
     assert deployed.wait_for_state(DAG, "run-stopped", "first", "deferred") == "deferred"
@@ -87,6 +88,7 @@ def test_a_job_somebody_else_stopped_is_submitted_again(deployed: Deployed) -> N
 def test_clearing_a_waiting_task_stops_its_job_and_starts_one(deployed: Deployed) -> None:
     recipe = write_recipe(deployed.recipes, "two", env={"PYTHONPATH": str(JOBS)})
     plan = two_stage_plan(deployed.store, recipe, "run-cleared", {"sleep_s": 15}, {})
+    commit_stage(deployed.store, plan, "second")
     prefix = f"first-{plan.stage('first').ref.key}"
     deployed.admin.trigger(DAG, {"recipe": "two"}, "run-cleared")
     assert deployed.wait_for_state(DAG, "run-cleared", "first", "deferred") == "deferred"

@@ -67,18 +67,32 @@ def test_another_weight_version_is_refused(generator: Any, tiny: TinyModels) -> 
         generator.generate(PROMPTS[:1], SAMPLING, expected_version="step-9")
 
 
-def test_failed_reload_serves_nothing(
-    engine_config: Any, tiny: TinyModels, empty_dir: Path
+def test_failed_reload_serves_nothing_until_the_next_load(
+    generator: Any, tiny: TinyModels, empty_dir: Path
 ) -> None:
-    from flywheel_core.engines.vllm_generator import VllmGenerator
-
-    generator = VllmGenerator(engine_config)
     generator.load(tiny.policy)
-    with pytest.raises(EngineError, match="do not fit"):
-        generator.reload(empty_dir, "step-1")
-    assert generator.version == "nothing"
-    with pytest.raises(EngineError, match="no model is loaded"):
-        generator.generate(PROMPTS[:1], SAMPLING)
+    first = generator.generate(PROMPTS, SAMPLING)
+    for wrong, message in ((empty_dir, "missing instead of"), (tiny.other_shape, "instead of")):
+        with pytest.raises(EngineError, match=message):
+            generator.reload(wrong, "step-1")
+        with pytest.raises(EngineError, match="no model is loaded"):
+            generator.generate(PROMPTS[:1], SAMPLING)
+        generator.load(tiny.policy)
+        assert generator.generate(PROMPTS, SAMPLING) == first
+
+
+def test_another_architecture_gets_another_engine(
+    generator: Any, scorer: Any, tiny: TinyModels
+) -> None:
+    generator.load(tiny.policy)
+    first = generator.generate(PROMPTS, SAMPLING)
+    rows = [(messages(1), "Aye")]
+    score = scorer.score(tiny.reward_user, rows)
+    generator.load(tiny.other_shape)
+    assert logprob_gap(generator, tiny, tiny.other_shape) < 1e-4
+    assert scorer.score(tiny.reward_user, rows) == score
+    generator.load(tiny.policy)
+    assert generator.generate(PROMPTS, SAMPLING) == first
 
 
 def test_too_long_prompts_are_counted(generator: Any, tiny: TinyModels) -> None:

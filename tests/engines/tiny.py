@@ -19,6 +19,7 @@ class TinyModels:
 
     policy: Path
     other_policy: Path
+    other_shape: Path
     reward_internal: Path
     reward_user: Path
     tokenizer: Any
@@ -64,7 +65,7 @@ def make_tiny_models(folder: Path) -> TinyModels:
 
     def save(name: str, seed: int, model_class: Any, **extra: Any) -> Path:
         torch.manual_seed(seed)
-        model = model_class(LlamaConfig(**shape, **extra))
+        model = model_class(LlamaConfig(**(shape | extra)))
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
         return folder / name
@@ -72,6 +73,7 @@ def make_tiny_models(folder: Path) -> TinyModels:
     return TinyModels(
         policy=save("policy", 0, LlamaForCausalLM, tie_word_embeddings=True),
         other_policy=save("other_policy", 1, LlamaForCausalLM, tie_word_embeddings=True),
+        other_shape=save("other_shape", 4, LlamaForCausalLM, hidden_size=96),
         reward_internal=save("reward_internal", 2, LlamaForSequenceClassification, num_labels=1),
         reward_user=save("reward_user", 3, LlamaForSequenceClassification, num_labels=1),
         tokenizer=tokenizer,

@@ -1,0 +1,75 @@
+"""Ports, passwords and settings of the stack, without starting it."""
+
+import configparser
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from flywheel_core.errors import StackError
+from flywheel_core.stack import Stack
+from flywheel_core.stack.airflow_side import write_settings
+from flywheel_core.stack.processes import HOST, choose_port
+from flywheel_core.stack.secrets import (
+    ROLES,
+    password_of,
+    passwords,
+    ray_token,
+    read_service_credentials,
+)
+
+
+def is_private(path: Path) -> bool:
+    return stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_port_in_use_is_one_clear_message() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=f"port {port} on 127.0.0.1 is in use"):
+            choose_port(port, (), "Airflow")
+        assert choose_port(None, (port,), "Airflow") != port
+
+
+def test_passwords_are_made_once_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "passwords.json"
+    known = passwords(path)
+    assert set(known) == set(ROLES)
+    assert passwords(path) == known
+    assert is_private(path)
+    with pytest.raises(StackError, match="users: admin, release_manager"):
+        password_of(path, "nobody")
+
+
+def test_secrets_are_private_and_settings_move_the_port_three_times(tmp_path: Path) -> None:
+    write_settings(tmp_path, port=9, dags_folder=tmp_path, passwords_file=tmp_path / "p.json")
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(tmp_path / "airflow.cfg")
+    assert settings["api"]["port"] == "9"
+    assert settings["api"]["host"] == HOST
+    assert settings["api"]["base_url"] == "http://127.0.0.1:9"
+    assert settings["core"]["execution_api_server_url"] == "http://127.0.0.1:9/execution/"
+    assert len(settings["api_auth"]["jwt_secret"]) >= 64
+    ray_token(tmp_path / "ray_token")
+    for name in ("airflow.cfg", "airflow_keys.json", "p.json", "ray_token"):
+        assert is_private(tmp_path / name), name
+
+
+def test_a_readable_credentials_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "service_credentials.json"
+    path.write_text(json.dumps({"username": "service", "password": "x"}))
+    path.chmod(0o644)
+    with pytest.raises(StackError, match="chmod 600"):
+        read_service_credentials(path)
+
+
+def test_a_stack_that_never_ran_says_so(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    assert not stack.status().running
+    stack.down()
+    with pytest.raises(StackError, match="flywheel up"):
+        stack.client()
