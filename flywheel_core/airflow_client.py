@@ -10,9 +10,17 @@ import httpx
 from flywheel_core.errors import StackError
 
 WAITING = "awaiting_input"
-SETTLE_S = 4.0
-"""An answer within about a second of `awaiting_input` can fail the task (the executor's event for
-the first half may come later), so a program waits before it answers."""
+APPROVE = "Approve"
+BROKEN = ("failed", "upstream_failed", "skipped", "removed")
+
+SETTLE_S = 3.0
+"""An answer soon after `awaiting_input` can fail the task: the executor's event for the first half
+may reach the scheduler after the task is queued again. A program waits, and looks at what came
+of its answer."""
+
+SETTLE_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 180.0
+MAX_ANSWERS = 3
 
 MAX_ATTEMPTS = 4
 REQUEST_TIMEOUT_S = 30.0
@@ -202,16 +210,56 @@ class AirflowClient:
         return answered
 
     def approve_automatically(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """Approve a waiting approval as this user, recorded as automated; returns the record."""
-        state = self.request("GET", _task_path(dag_id, run_id, task_id)).json()["state"]
+        """Approve a waiting approval as this user, recorded as automated; returns the record.
+
+        Airflow may lose an early answer: it then fails the task although the answer is recorded.
+        Such a task is cleared and asks again.
+        """
+        task = (dag_id, run_id, task_id)
+        for _ in range(MAX_ANSWERS):
+            self._wait_for_question(*task)
+            self.settle()
+            self.answer(*task, option=APPROVE, automated=True)
+            if self._ended_state(*task) == "success":
+                record = self.approval_record(*task)
+                if record is not None and record["response_received"]:
+                    return record
+            self.clear(dag_id, run_id, [task_id])
+        raise StackError(
+            f"{task_id!r} was answered {MAX_ANSWERS} times as {self.username!r}, but Airflow failed "
+            f"it each time; approve it by hand at {self.base_url}/dags/{dag_id}/runs/{run_id}"
+        )
+
+    def settle(self) -> None:
+        """Wait until the scheduler has gone round twice, so that it knows the task is waiting."""
+        ends_s = time.monotonic() + SETTLE_TIMEOUT_S
+        time.sleep(SETTLE_S)
+        for _ in range(2):
+            before = self._scheduler_heartbeat()
+            while self._scheduler_heartbeat() == before and time.monotonic() < ends_s:
+                time.sleep(0.5)
+
+    def _scheduler_heartbeat(self) -> str:
+        health = self.request("GET", "/monitor/health").json()
+        return str((health.get("scheduler") or {}).get("latest_scheduler_heartbeat"))
+
+    def _wait_for_question(self, dag_id: str, run_id: str, task_id: str) -> None:
+        state = self._state_when(dag_id, run_id, task_id, (WAITING, "success", *BROKEN))
         if state != WAITING:
             raise StackError(f"task {task_id!r} is {state}, not {WAITING}; nothing to answer")
-        time.sleep(SETTLE_S)
-        self.answer(dag_id, run_id, task_id, option="Approve", automated=True)
-        record = self.approval_record(dag_id, run_id, task_id)
-        if record is None or not record["response_received"]:
-            raise StackError(f"Airflow took the answer to {task_id!r} but shows none; look there")
-        return record
+
+    def _ended_state(self, dag_id: str, run_id: str, task_id: str) -> str:
+        return self._state_when(dag_id, run_id, task_id, ("success", *BROKEN))
+
+    def _state_when(self, dag_id: str, run_id: str, task_id: str, wanted: tuple[str, ...]) -> str:
+        """The task's state once it is one of `wanted`, or whatever it is when time is up."""
+        ends_s = time.monotonic() + ANSWER_TIMEOUT_S
+        path = _task_path(dag_id, run_id, task_id)
+        while True:
+            state = str(self.request("GET", path).json()["state"])
+            if state in wanted or time.monotonic() > ends_s:
+                return state
+            time.sleep(1.0)
 
 
 def _q(part: str) -> str:

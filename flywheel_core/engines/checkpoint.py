@@ -27,12 +27,16 @@ NOT_ARCHITECTURE = frozenset(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A readable checkpoint: what fits where (`architecture`) and which weights (`version`)."""
+    """A readable checkpoint: what fits where (`architecture`) and which weights (`version`).
+
+    `max_positions` is the longest context the model was made for, in tokens.
+    """
 
     path: Path
     architecture: str
     version: str
     num_labels: int
+    max_positions: int | None
     eos_token_ids: tuple[int, ...]
 
 
@@ -60,6 +64,7 @@ def inspect_checkpoint(model_dir: Path) -> Checkpoint:
         architecture=_digest(json.dumps(shape, sort_keys=True).encode()),
         version=_digest(*(_weight_mark(path) for path in weights)),
         num_labels=len(config.get("id2label") or {}) or int(config.get("num_labels", 2)),
+        max_positions=config.get("max_position_embeddings"),
         eos_token_ids=_eos_token_ids(model_dir, config),
     )
 

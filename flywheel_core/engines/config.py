@@ -34,6 +34,7 @@ class SamplingConfig(BaseModel):
 class EngineConfig(BaseModel):
     """Where and how wide a model is served. *Execution*: part of no key.
 
+    `max_model_len` (tokens) is a ceiling: a model with a shorter context keeps its own.
     `kv_cache_gib` is the cache of one engine on a CPU; on a GPU the cache takes what
     `gpu_memory_utilization` leaves. `num_threads` limits the CPU engine (0: as torch decides).
     """

@@ -38,6 +38,7 @@ class VllmEngine:
         self.runner: Runner = runner
         self.version = NOTHING
         self.start_s = 0.0
+        self.max_model_len = config.max_model_len
         self._architecture = ""
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._llm: Any = None
@@ -114,6 +115,8 @@ class VllmEngine:
 
     def _start(self, checkpoint: Checkpoint) -> None:
         self.close()
+        ceiling = self.config.max_model_len
+        self.max_model_len = min(ceiling, checkpoint.max_positions or ceiling)
         prepare_environment(self.config)
         began_s = time.monotonic()
         try:
@@ -125,7 +128,7 @@ class VllmEngine:
             raise EngineError(
                 f"model_dir {checkpoint.path}: vLLM could not start ({type(error).__name__}: "
                 f"{error}); check that the checkpoint is whole, and lower max_model_len "
-                f"({self.config.max_model_len}) or max_num_seqs ({self.config.max_num_seqs}) "
+                f"({self.max_model_len}) or max_num_seqs ({self.config.max_num_seqs}) "
                 "if memory is short"
             ) from error
         self._architecture, self.version = checkpoint.architecture, checkpoint.version
@@ -141,7 +144,7 @@ class VllmEngine:
             "skip_tokenizer_init": self.runner == "generate",
             "generation_config": "vllm",
             "dtype": config.dtype,
-            "max_model_len": config.max_model_len,
+            "max_model_len": self.max_model_len,
             "max_num_seqs": config.max_num_seqs,
             "tensor_parallel_size": config.tensor_parallel_size,
             "enforce_eager": config.enforce_eager,
@@ -155,7 +158,7 @@ class VllmEngine:
             # A seeded request whose prompt is prefilled in pieces fails on a CPU ("CPU Generator
             # does not use offset", vLLM 0.29), so prompts are prefilled whole.
             arguments["enable_chunked_prefill"] = False
-            arguments.setdefault("max_num_batched_tokens", max(4096, config.max_model_len))
+            arguments.setdefault("max_num_batched_tokens", max(4096, self.max_model_len))
         if self.runner == "generate":
             # What Eq. 8's π_gen needs: log-probabilities after temperature.
             arguments["logprobs_mode"] = "processed_logprobs"
@@ -163,15 +166,15 @@ class VllmEngine:
 
     def check_lengths(self, token_ids: list[list[int]], *, room: int) -> None:
         """Refuse inputs that leave less than `room` tokens of `max_model_len`."""
-        limit = self.config.max_model_len - room
+        limit = self.max_model_len - room
         long = [index for index, ids in enumerate(token_ids) if len(ids) > limit]
         if long:
             longest = max(len(token_ids[index]) for index in long)
             raise EngineError(
                 f"{len(long)} of {len(token_ids)} inputs are longer than {limit} tokens "
                 f"(the first is number {long[0]}; the longest has {longest}), the most that "
-                f"max_model_len {self.config.max_model_len} allows; raise max_model_len or "
-                "filter long conversations in curation"
+                f"max_model_len {self.max_model_len} allows; raise it (up to the model's "
+                "own limit) or filter long conversations in curation"
             )
 
 

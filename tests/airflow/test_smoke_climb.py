@@ -1,4 +1,4 @@
-"""A whole climb on real engines, through Airflow and Ray Jobs, with the RL job killed on the way."""
+"""A whole climb on real engines through Airflow and Ray Jobs, its RL job killed on the way."""
 
 import shutil
 import time

@@ -1,12 +1,10 @@
 """The whole weekly flow with every artifact there already: gates, approval, promotion."""
 
-import time
-
 import pytest
 from airflow_harness import Deployed
 from airflow_seeds import seeded_climb, write_recipe
 
-from flywheel_core.airflow_client import SETTLE_S, WAITING
+from flywheel_core.airflow_client import WAITING
 from flywheel_core.errors import StackError
 from flywheel_core.pointers import Pointer, PointerRecord
 from operators.gates import GATE_NAMES
@@ -44,7 +42,7 @@ def test_only_a_release_manager_promotes(deployed: Deployed) -> None:
     assert record is not None
     assert all(f"| {gate} | " in record["body"] for gate in GATE_NAMES)
     assert [user["id"] for user in record["assigned_users"]] == ["release_manager"]
-    time.sleep(SETTLE_S)
+    deployed.admin.settle()
     for user in ("on_call", "admin", "service"):
         with pytest.raises(StackError, match="403"):
             approve(deployed, user, run_id)
@@ -58,7 +56,7 @@ def test_only_a_release_manager_promotes(deployed: Deployed) -> None:
     # Asked again, the release manager approves.
     deployed.admin.clear(DAG, run_id, ["approval"])
     assert deployed.wait_for_state(DAG, run_id, "approval", WAITING) == WAITING
-    time.sleep(SETTLE_S)
+    deployed.admin.settle()
     approve(deployed, "release_manager", run_id)
     assert deployed.wait_for_run(DAG, run_id) == "success"
     promoted = production(deployed, "healthy")
