@@ -71,14 +71,16 @@ class AirflowClient:
         return self._with_patience(method, f"/api/v2{path}", {**options, "headers": headers})
 
     def _with_patience(self, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
-        """Try a refused connection again: an API server that restarts is no failure."""
+        """Try again where nothing can have happened twice: a refused connection, a slow answer to
+        a question. An API server that restarts, or a busy machine, is no failure."""
         for attempt in range(MAX_ATTEMPTS):
             try:
                 return self._http.request(method, url, **options)
-            except httpx.ConnectError as error:
-                if attempt == MAX_ATTEMPTS - 1:
+            except (httpx.ConnectError, httpx.TimeoutException) as error:
+                harmless = method == "GET" or isinstance(error, httpx.ConnectError)
+                if not harmless or attempt == MAX_ATTEMPTS - 1:
                     raise StackError(
-                        f"Airflow does not answer at {self.base_url} ({error}); "
+                        f"Airflow does not answer {method} {url} at {self.base_url} ({error}); "
                         "run `flywheel up`, or look at its logs"
                     ) from error
                 time.sleep(2.0**attempt)
@@ -226,8 +228,9 @@ class AirflowClient:
                     return record
             self.clear(dag_id, run_id, [task_id])
         raise StackError(
-            f"{task_id!r} was answered {MAX_ANSWERS} times as {self.username!r}, but Airflow failed "
-            f"it each time; approve it by hand at {self.base_url}/dags/{dag_id}/runs/{run_id}"
+            f"{task_id!r} was answered {MAX_ANSWERS} times as {self.username!r}, but Airflow "
+            "failed it each time; approve it by hand at "
+            f"{self.base_url}/dags/{dag_id}/runs/{run_id}"
         )
 
     def settle(self) -> None:

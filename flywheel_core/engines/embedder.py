@@ -1,8 +1,6 @@
 """Sentence embeddings on this machine, with no network: MiniLM from a PyPI package."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,14 +20,13 @@ class MiniLmEmbedder:
         """Unit vectors [num_texts, 384]."""
         if not texts:
             return np.zeros((0, 384), dtype=np.float32)
-        with _every_core():
-            vectors = self._load().encode(
-                list(texts),
-                batch_size=self._batch_size,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
+        vectors = self._load().encode(
+            list(texts),
+            batch_size=self._batch_size,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
         return np.asarray(vectors, dtype=np.float32)
 
     def _load(self) -> Any:
@@ -44,16 +41,3 @@ class MiniLmEmbedder:
                 ) from error
             self._model = SentenceTransformer(str(get_model_path()), device=self._device)
         return self._model
-
-
-@contextmanager
-def _every_core() -> Iterator[None]:
-    """Embedding runs alone, so it may use the cores that a tiny vLLM engine is better without."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(before, os.cpu_count() or 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

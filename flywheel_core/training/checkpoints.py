@@ -4,6 +4,7 @@ Ray's own record of a checkpoint can lag behind a crash by a poll (FACTS: a rank
 after reporting one restarts from scratch), so a resume trusts the mark inside the folder.
 """
 
+import shutil
 from pathlib import Path
 
 DONE = "DONE"
@@ -29,3 +30,20 @@ def latest_done(folder: Path) -> Path | None:
     """The newest whole checkpoint, or None."""
     found = done_checkpoints(folder)
     return found[-1] if found else None
+
+
+def drop_half_written(folder: Path) -> None:
+    """Remove what a killed try left without its mark."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / DONE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Remove whole checkpoints but the newest `count`: optimiser state is three models' worth.
+
+    The mark goes first, so that a removal cut short leaves no checkpoint that looks whole.
+    """
+    for path in done_checkpoints(folder)[:-count]:
+        (path / DONE).unlink()
+        shutil.rmtree(path, ignore_errors=True)

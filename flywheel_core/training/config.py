@@ -4,9 +4,9 @@ Learning rates and sizes are not published by the paper; the defaults are ours, 
 end. The tiny recipe states its own.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingSection(BaseModel):
@@ -31,6 +31,21 @@ class LaunchConfig(TrainingSection):
     precision: Literal["fp32", "bf16"] = "fp32"
     start_timeout_s: int = Field(300, ge=1)
     max_failures: int = Field(1, ge=0)
+    """Ranks that died and are started again at the newest whole checkpoint. An error that the
+    next try would meet again (of code, configuration or data) is not tried again."""
+    rows_per_device_max: int | None = Field(None, ge=1)
+    """Rows a rank takes at once; the rest of its share of a batch is accumulated."""
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    """Resumable checkpoints besides the planned ones; two are kept."""
+
+    @model_validator(mode="after")
+    def _devices_fit(self) -> Self:
+        if self.mode == "ray_train" and (self.device == "cuda") != (self.gpus_per_worker > 0):
+            raise ValueError(
+                f"device {self.device!r} with gpus_per_worker {self.gpus_per_worker:g}: a rank on "
+                "cuda needs a GPU (usually 1), a rank on the cpu takes 0"
+            )
+        return self
 
 
 class OptimiserSection(TrainingSection):
@@ -48,7 +63,8 @@ class OptimiserSection(TrainingSection):
 
 
 class SftConfig(OptimiserSection):
-    """Supervised fine-tuning (§2.4.2); `num_checkpoints` are kept, evenly spaced."""
+    """Supervised fine-tuning (§2.4.2); `num_checkpoints` models are kept, evenly spaced, the last
+    step's among them."""
 
     num_checkpoints: int = Field(4, ge=1)
 

@@ -173,11 +173,13 @@ def train_grpo(arguments: dict[str, Any]) -> None:
         _drop_half_written(output)
     control = RlControl(trainer, ema, stop, config, model_dir, output, state)
     trainer.add_callback(control)
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     generation = trainer.vllm_generation
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    finally:
+        generation.close()
     if is_rank_zero():
         _write_result(control.state, trainer.state.global_step, generation.num_nan_logprobs, output)
-    generation.close()
 
 
 def _drop_half_written(output: Path) -> None:

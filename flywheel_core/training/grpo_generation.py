@@ -6,7 +6,9 @@ the engine reloads them in place.
 """
 
 import contextlib
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 import uuid
@@ -36,6 +38,7 @@ class EngineGeneration(VLLMGeneration):
 
     engines: RlEngines
     config: GrpoConfig
+    weights_root: Path
 
     def _init_vllm(self) -> None:
         self.step: Callable[[], int] = lambda: 0
@@ -43,8 +46,7 @@ class EngineGeneration(VLLMGeneration):
         self.num_nan_logprobs = 0
         self._run = uuid.uuid4().hex[:8]
         self._folder = 0
-        self._folders: list[Path] = []
-        self._files = contextlib.ExitStack()
+        self._folders = [self.weights_root / "a", self.weights_root / "b"]
 
     @property
     def weights_dir(self) -> Path:
@@ -86,7 +88,7 @@ class EngineGeneration(VLLMGeneration):
         try:
             return request()
         except WeightVersionMismatch as error:
-            if not self._folders:
+            if not self.weights_dir.is_dir():
                 raise
             print(f"engine lost the weights ({error}); sending them again", flush=True)
             self.engines.reload(self.weights_dir, self.version)
@@ -94,8 +96,8 @@ class EngineGeneration(VLLMGeneration):
 
     def close(self) -> None:
         """Remove the synced weights."""
-        self._files.close()
-        self._folders = []
+        if self.accelerator.is_main_process:
+            shutil.rmtree(self.weights_root, ignore_errors=True)
 
     def _sample(self, prompt_ids: list[list[int]], num_samples: int) -> Rollout:
         sampling = SamplingConfig(
@@ -110,9 +112,6 @@ class EngineGeneration(VLLMGeneration):
 
     def _push_weights(self) -> None:
         """Rank 0. A failure while gathering would desert the other ranks: write, then reload."""
-        if not self._folders:
-            root = Path(self._files.enter_context(_shared_memory_folder()))
-            self._folders = [root / "a", root / "b"]
         self._folder = 1 - self._folder
         write_shards(self._iter_named_params(), self.weights_dir)
         self.engines.reload(self.weights_dir, self.version)
@@ -168,16 +167,23 @@ def _name_shards(folder: Path, shards: list[list[str]], total_bytes: int) -> Non
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
-def _shared_memory_folder() -> Any:
+def weights_root_of(output: Path) -> Path:
+    """Where a run's weights pass from trainer to engine: in shared memory where there is some.
+
+    The name follows from the run's output folder, so that a run that was killed and is started
+    again reuses the room instead of leaving a model's weights behind.
+    """
+    name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:12]
     memory = Path("/dev/shm")
-    parent = str(memory) if memory.is_dir() and memory.stat().st_mode & 0o222 else None
-    return tempfile.TemporaryDirectory(prefix="flywheel-weights-", dir=parent)
+    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    return parent / f"flywheel-weights-{name}"
 
 
 @contextlib.contextmanager
-def generation_by(engines: RlEngines, config: GrpoConfig) -> Iterator[None]:
+def generation_by(engines: RlEngines, config: GrpoConfig, output: Path) -> Iterator[None]:
     """While a trainer is built: TRL constructs our generation backend instead of its own."""
-    bound = type("BoundGeneration", (EngineGeneration,), {"engines": engines, "config": config})
+    attributes = {"engines": engines, "config": config, "weights_root": weights_root_of(output)}
+    bound = type("BoundGeneration", (EngineGeneration,), attributes)
     original = grpo_trainer.VLLMGeneration
     grpo_trainer.VLLMGeneration = bound
     try:

@@ -132,7 +132,7 @@ def build_trainer(
 ) -> FlywheelGrpoTrainer:
     """The trainer, with our generation backend in place of TRL's."""
     transformers_logging.disable_progress_bar()
-    with generation_by(engines, config):
+    with generation_by(engines, config, output):
         trainer = FlywheelGrpoTrainer(
             model=str(model_dir),
             args=trl_arguments(config, launch, output),

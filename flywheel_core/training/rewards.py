@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel_core.training.checkpoints import latest_done
-from flywheel_core.training.common import RESULT
 from flywheel_core.training.config import LaunchConfig, RewardModelConfig
 from flywheel_core.training.launcher import launch
+from flywheel_core.training.results import RESULT, export_model, write_result
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,18 @@ def run_reward_models(
     launch_config: LaunchConfig,
 ) -> RewardTrainingResult:
     """Train every model from `model_dir`; a retry begins at the first unfinished one."""
+    output_dir = output_dir.resolve()
     unfinished = [spec for spec in specs if not (output_dir / spec.name / RESULT).exists()]
     if unfinished:
         arguments = {
-            "model": str(model_dir),
+            "model": str(model_dir.resolve()),
             "output": str(output_dir),
             "specs": [
                 {
                     "name": spec.name,
                     "config": spec.config.model_dump(),
-                    "train": str(spec.train_path),
-                    "held_out": str(spec.held_out_path),
+                    "train": str(spec.train_path.resolve()),
+                    "held_out": str(spec.held_out_path.resolve()),
                 }
                 for spec in unfinished
             ],
@@ -74,42 +75,37 @@ def run_reward_models(
 
 
 def train_reward_models(arguments: dict[str, Any]) -> None:
-    """One rank's trainings, one after the other."""
+    """One rank's trainings, one after the other; a later try passes over the finished ones."""
+    import gc
+
     for spec in arguments["specs"]:
-        _train_one(spec, arguments)
+        if not (Path(arguments["output"]) / spec["name"] / RESULT).exists():
+            _train_one(spec, arguments)
+            gc.collect()  # the engine and its optimiser are in reference cycles
 
 
 def _train_one(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
     from transformers import AutoTokenizer
 
-    from flywheel_core.training.common import export_model, final_metrics, is_rank_zero
-    from flywheel_core.training.data import reward_rows
+    from flywheel_core.training.common import final_metrics, is_rank_zero, train_to_end
+    from flywheel_core.training.data import require_rows, reward_rows
     from flywheel_core.training.reward_trainer import evaluate_rows, make_trainer
 
     config = RewardModelConfig.model_validate(spec["config"])
+    launch_config = LaunchConfig.model_validate(arguments["launch"])
     output = Path(arguments["output"]) / spec["name"]
     tokenizer = AutoTokenizer.from_pretrained(arguments["model"])
-    train = reward_rows(Path(spec["train"]), config, tokenizer)
+    path = Path(spec["train"])
+    train = require_rows(path, reward_rows(path, config, tokenizer), config.max_length_tokens)
     held_out = reward_rows(Path(spec["held_out"]), config, tokenizer)
     trainer = make_trainer(
-        spec["name"],
-        config,
-        LaunchConfig.model_validate(arguments["launch"]),
-        arguments["model"],
-        tokenizer,
-        train,
-        output,
+        spec["name"], config, launch_config, arguments["model"], tokenizer, train.rows, output
     )
-    trainer.train(resume_from_checkpoint=_resume_from(output))
-    report = final_metrics(trainer) | {"train_rows": len(train), "held_out_rows": len(held_out)}
-    report |= evaluate_rows(trainer, held_out, config) if held_out else {}
+    train_to_end(trainer, launch_config, output)
+    report = final_metrics(trainer) | train.counts("train_") | held_out.counts("held_out_")
+    report |= evaluate_rows(trainer, held_out.rows, config) if held_out.rows else {}
     if is_rank_zero():
         newest = latest_done(output)
         assert newest is not None, "a finished training has saved its last step"
         export_model(newest, output / "model")
-        (output / RESULT).write_text(json.dumps(report, indent=1, sort_keys=True))
-
-
-def _resume_from(output: Path) -> str | None:
-    newest = latest_done(output)
-    return str(newest) if newest else None
+        write_result(output, report)
