@@ -1,7 +1,9 @@
 """Processes with their own group, found again after a crash, and nothing left running.
 
-Every process of a stack inherits `FLYWHEEL_STACK_ID`. Stopping ends the groups we started and
-then whatever still carries that id: never a process of somebody else, never by name.
+Every process of a stack inherits `FLYWHEEL_STACK_ID` and belongs to the session of a part we
+started, unless it made one of its own (Ray's workers) or overwrote its environment with a new
+title (Airflow's workers). Stopping ends whatever has either mark: never a process of somebody
+else, never by name.
 """
 
 import os
@@ -67,21 +69,27 @@ def is_alive(part: Part) -> bool:
 
 def stop(parts: Sequence[Part], stack_id: str, *, grace_s: float) -> None:
     """Ask every part to end, wait, then end what is left of this stack."""
+
+    def left() -> list["psutil.Process"]:
+        return members(parts, stack_id)
+
     for part in parts:
         if is_alive(part):
             _signal_group(part.pid, signal.SIGTERM)
-    wait_until(lambda: not carriers(stack_id), timeout_s=grace_s)
+    wait_until(lambda: not left(), timeout_s=grace_s)
     for attempt in (signal.SIGTERM, signal.SIGKILL):
-        for process in carriers(stack_id):
+        for process in left():
             _signal(process, attempt)
-        if wait_until(lambda: not carriers(stack_id), timeout_s=5.0):
+        if wait_until(lambda: not left(), timeout_s=5.0):
             return
-    left = ", ".join(f"{process.pid} {process.name()}" for process in carriers(stack_id))
-    raise StackError(f"these processes of the stack could not be stopped: {left}; end them by hand")
+    names = ", ".join(f"{process.pid} {process.name()}" for process in left())
+    if names:
+        raise StackError(f"these processes of the stack could not be stopped: {names}; end them")
 
 
-def carriers(stack_id: str) -> list["psutil.Process"]:
-    """Every live process of ours that inherited this stack's id, this one excepted."""
+def members(parts: Sequence[Part], stack_id: str) -> list["psutil.Process"]:
+    """Every live process of this stack, the calling one excepted."""
+    sessions = {part.pid for part in parts if is_alive(part) or not psutil.pid_exists(part.pid)}
     found = []
     for process in psutil.process_iter():
         try:
@@ -89,9 +97,12 @@ def carriers(stack_id: str) -> list["psutil.Process"]:
                 continue
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(STACK_ID_VARIABLE) == stack_id:
+            if (
+                os.getsid(process.pid) in sessions
+                or process.environ().get(STACK_ID_VARIABLE) == stack_id
+            ):
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             continue
     return found
 

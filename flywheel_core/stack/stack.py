@@ -22,10 +22,10 @@ from flywheel_core.stack.processes import (
     HOST,
     STACK_ID_VARIABLE,
     Part,
-    carriers,
     choose_port,
     is_alive,
     last_lines,
+    members,
     start,
     stop,
     wait_until,
@@ -368,5 +368,5 @@ def _airflow_unhealthy(url: str) -> str | None:
 
 
 def orphans(info: StackInfo) -> list[int]:
-    """Process ids that still carry this stack's mark."""
-    return [process.pid for process in carriers(info.stack_id)]
+    """Ids of the processes that are still this stack's."""
+    return [process.pid for process in members(info.parts, info.stack_id)]

@@ -4,6 +4,7 @@ import configparser
 import json
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from flywheel_core.errors import StackError
 from flywheel_core.stack import Stack
 from flywheel_core.stack.airflow_side import write_settings
-from flywheel_core.stack.processes import HOST, choose_port
+from flywheel_core.stack.processes import (
+    HOST,
+    STACK_ID_VARIABLE,
+    choose_port,
+    members,
+    start,
+    stop,
+    wait_until,
+)
 from flywheel_core.stack.secrets import (
     ROLES,
     password_of,
@@ -65,6 +74,22 @@ def test_a_readable_credentials_file_is_refused(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(StackError, match="chmod 600"):
         read_service_credentials(path)
+
+
+def test_stopping_finds_processes_that_left_the_group_or_lost_the_mark(tmp_path: Path) -> None:
+    """As Airflow's workers (own group, title over environment) and Ray's (own session) do."""
+    script = (
+        "import subprocess, sys, time\n"
+        "nap = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "subprocess.Popen(nap, process_group=0, env={})\n"
+        "subprocess.Popen(nap, start_new_session=True)\n"
+        "time.sleep(600)\n"
+    )
+    environment = {STACK_ID_VARIABLE: "test-of-stop"}
+    part = start("naps", [sys.executable, "-c", script], environment, tmp_path / "naps.log")
+    assert wait_until(lambda: len(members([part], "test-of-stop")) == 3, timeout_s=20)
+    stop([part], "test-of-stop", grace_s=1)
+    assert not members([part], "test-of-stop")
 
 
 def test_a_stack_that_never_ran_says_so(tmp_path: Path) -> None:

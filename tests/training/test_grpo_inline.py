@@ -141,6 +141,7 @@ def test_loss_and_gradient_are_eq8(models: TinyModels, tmp_path: Path) -> None:
     ):
         gap = (mine.grad.double() - other.grad).norm() / other.grad.norm()
         assert gap < 1e-4, f"{name}: gradient differs by {gap:.1e}"
+    trainer.vllm_generation.close()
 
 
 def decoded(trainer: Any, batch: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
