@@ -11,6 +11,7 @@ itself is not tried again.
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ REPEATING = (
     ValueError,
 )
 """Errors of code, configuration or data: the next try would meet them again."""
+
+DEAD_RANK = {"ActorDiedError", "RayActorError", "WorkerHealthCheckFailedError"}
+"""What Ray calls a rank whose process is gone; each comes with a page of text."""
 
 CONTROLLER = {
     # Each of these is one more Python process that imports Ray Train: seconds on a small machine.
@@ -77,7 +81,16 @@ class Failure:
     def repeats(self) -> bool:
         return isinstance(self.error, REPEATING)
 
+    @property
+    def died(self) -> bool:
+        return type(self.error).__name__ in DEAD_RANK
+
     def __str__(self) -> str:
+        if self.died:
+            return (
+                f"{self.where}: its process died without an error of its own; look for the "
+                "out-of-memory killer (dmesg) or a crash in Ray's worker logs"
+            )
         lines = [line.strip() for line in str(self.error).splitlines() if line.strip()]
         return f"{self.where}: {type(self.error).__name__}: {lines[-1] if lines else 'no message'}"
 
@@ -144,7 +157,7 @@ def first_failure(error: BaseException) -> Failure:
         return Failure("the controller", getattr(error, "controller_failure", error))
     return next(
         (failure for failure in found if failure.repeats),
-        next((failure for failure in found if "Actor" in type(failure.error).__name__), found[0]),
+        next((failure for failure in found if failure.died), found[0]),
     )
 
 
@@ -166,7 +179,10 @@ def _rank_environment(config: LaunchConfig) -> dict[str, str]:
 
 
 def join_ray(config: LaunchConfig) -> None:
-    """Join the cluster this job runs on, or start one on this machine."""
+    """Join the cluster this job runs on, or start one on this machine, on the loopback address."""
+    if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
+        # Read when ray is imported: without it Ray replaces 127.0.0.1 by the outward address.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():

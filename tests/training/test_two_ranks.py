@@ -1,7 +1,6 @@
 """Two ranks under Ray Train with ZeRO-3: the same models as one rank makes, one clear error, and a
 rank that dies is started again."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,7 +95,9 @@ def test_a_rank_that_dies_is_started_again(
 ) -> None:
     launch(ranks.die_once, {"folder": str(tmp_path)}, TWO, tmp_path / "out")
     assert (tmp_path / "done").exists()
-    assert "training failed on rank 1" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "training failed on rank" in told
+    assert "resuming, 1 tries left" in told
 
 
 @pytest.mark.usefixtures("cluster")
@@ -112,4 +113,3 @@ def test_ray_listens_on_this_machine_only() -> None:
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
-    assert socket.gethostbyname("localhost") == "127.0.0.1"
