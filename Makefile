@@ -11,7 +11,7 @@ demo: env       ## Airflow + Ray on this machine; one climbing step to a promote
 	@$(PY) -m flywheel_core.cli demo
 
 test: env       ## Everything, on two cores.
-	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
+	@$(PY) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder tests
 
 check: env      ## Style, types, who may import whom, every recipe and policy parses.
 	@$(PY) -m ruff check .

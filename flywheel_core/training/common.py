@@ -62,6 +62,8 @@ def training_arguments(
         logging_steps=max(1, total_steps // 20),
         report_to=[],
         disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
         dataloader_num_workers=0,
         dataloader_pin_memory=launch.device == "cuda",
         remove_unused_columns=False,

@@ -7,7 +7,7 @@ from airflow_seeds import commit_stage, write_recipe
 from flywheel_core.plan import resolve_nightly
 from flywheel_core.release.policy import load_policy, policy_digest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
 
 def test_nightly_finds_its_day_and_the_readout_finds_no_experiment(deployed: Deployed) -> None:

@@ -12,7 +12,7 @@ from flywheel_core.pointers import Pointer
 from flywheel_core.recipe import RECIPE_FOLDER
 from flywheel_core.release.verdicts import read_metrics
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1500)]
 DAG = "flywheel_weekly"
 RUN = "smoke-climb"
 TASK_TIMEOUT_S = 420

@@ -8,7 +8,7 @@ from airflow_seeds import JOBS, commit_stage, two_stage_plan, write_recipe
 from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.stack.processes import wait_until
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 DAG = "two_stages"
 
 

@@ -9,7 +9,7 @@ from flywheel_core.errors import StackError
 from flywheel_core.pointers import Pointer, PointerRecord
 from operators.gates import GATE_NAMES
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 DAG = "flywheel_weekly"
 
 

@@ -11,7 +11,7 @@ from flywheel_core.engines.rendering import encode, render_prompt, render_row
 from flywheel_core.errors import EngineError
 from tests.engines.tiny import TinyModels, messages
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.heavy]
 
 SAMPLING = SamplingConfig(max_tokens=12, num_samples=2, seed=5)
 PROMPTS = [messages(number) for number in range(12)]

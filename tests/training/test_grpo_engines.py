@@ -14,7 +14,7 @@ from flywheel_core.training.grpo_records import GrpoResult
 from tests.engines.tiny import make_tiny_models
 from tests.training.rl_fakes import write_prompts
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.heavy]
 
 ENGINE = EngineConfig(num_threads=1, max_model_len=256)
 CONFIG = GrpoConfig(

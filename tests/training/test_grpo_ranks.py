@@ -18,7 +18,7 @@ from flywheel_core.training.grpo_config import GrpoConfig
 from tests.engines.tiny import make_tiny_models
 from tests.training.rl_fakes import write_prompts
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("ranks")]
+pytestmark = [pytest.mark.heavy]
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = GrpoConfig(

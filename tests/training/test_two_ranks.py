@@ -18,7 +18,7 @@ from tests.engines.tiny import messages
 from tests.training import ranks
 from tests.training.toy import INLINE, SFT, Toy, answer, largest_gap, reward_config
 
-pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 TWO = LaunchConfig(num_workers=2)
 
 
