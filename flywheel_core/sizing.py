@@ -1,7 +1,7 @@
 """Does it fit? Memory and GPU-hours of each stage, from a model's `config.json` by arithmetic.
 
 An estimate on paper, before anything is submitted. Parameters are counted exactly for the Llama
-family; `tests/training` holds the count against the meta-device model. Bytes and speeds are
+family; `tests/spine` holds the count against the meta-device model. Bytes and speeds are
 stated where they stand.
 """
 

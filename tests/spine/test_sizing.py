@@ -44,3 +44,13 @@ def test_key_value_cache_of_a_grouped_query_model() -> None:
 def test_training_cost_is_six_flops_a_parameter_and_token() -> None:
     hours = training_gpu_hours(LLAMA_8B, num_tokens=10**9, peak_flops=1e15, utilisation=0.4)
     assert hours == pytest.approx(6 * 8.030261248e9 * 1e9 / 4e14 / 3600)
+
+
+@pytest.mark.parametrize("shape", [LLAMA_8B, LLAMA_70B], ids=["8B", "70B"])
+def test_the_count_is_that_of_the_model_itself(shape: LlamaShape) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**shape.model_dump(exclude_none=True)))
+    assert sum(parameter.numel() for parameter in model.parameters()) == shape.num_parameters
