@@ -46,9 +46,11 @@ def test_a_killed_job_is_cleared_and_the_climb_ends_in_verdicts(deployed: Deploy
     states = deployed.admin.task_states(DAG, RUN)
     assert states["evaluate"] == states["report"] == "success"
 
-    # 60 prompts a surface are not the 1,000 the policy asks for: red, and nothing has moved.
+    # 60 prompts a surface are not the 1,000 the policy asks for: red (on so few a win rate may
+    # even lie above the limit by chance), and nothing has moved.
     assert states["gate_rm_win_rate"] == "failed"
-    assert "insufficient" in deployed.log_of(DAG, RUN, "gate_rm_win_rate")
+    said = deployed.log_of(DAG, RUN, "gate_rm_win_rate")
+    assert "rm_win_rate: insufficient" in said or "rm_win_rate: block" in said
     assert states["promote"] == "upstream_failed"
     plan = load_plan(deployed.store, plan_path("smoke", RUN))
     metrics = read_metrics(deployed.store, plan)
