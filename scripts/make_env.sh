@@ -19,10 +19,11 @@ if not (3, 11) <= sys.version_info[:2] < (3, 13):
 CHECK
 echo "make env: installing the $build lock into .venv (about 4 GB)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null
 
 # uv is many times faster; pip does the same work where uv cannot be had.
 uv=$(command -v uv || true)
-if [ -z "$uv" ] && .venv/bin/pip install -q uv 2>/dev/null; then uv=.venv/bin/uv; fi
+if [ -z "$uv" ] && .venv/bin/python -m pip install -q uv 2>/dev/null; then uv=.venv/bin/uv; fi
 if [ -n "$uv" ]; then
   # CPU wheels of torch lie beside the package index: a folder named by PIP_FIND_LINKS where
   # that is set, PyTorch's own CPU index otherwise.
@@ -31,7 +32,7 @@ if [ -n "$uv" ]; then
   "$uv" pip install -q --python .venv/bin/python --no-deps ${extra[@]+"${extra[@]}"} -r "$lock"
   "$uv" pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 else
-  .venv/bin/pip install -q --no-deps -r "$lock"
-  .venv/bin/pip install -q --no-deps --no-build-isolation -e .
+  .venv/bin/python -m pip install -q --no-deps -r "$lock"
+  .venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 fi
 echo "$wanted" > "$stamp"
