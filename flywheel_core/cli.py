@@ -292,10 +292,11 @@ def climb(
 
     with clear_errors():
         deployment = Deployment.from_environment()
+        shown = complaints if as_json else console
         if local:
-            ended = climb_locally(deployment, recipe, generations, seed, console)
+            ended = climb_locally(deployment, recipe, generations, seed, shown)
         else:
-            ended = climb_through_airflow(deployment, recipe, generations, approve_as, console)
+            ended = climb_through_airflow(deployment, recipe, generations, approve_as, shown)
         if as_json:
             sys.stdout.write(json.dumps([end.to_json() for end in ended], indent=1) + "\n")
         raise typer.Exit(0 if all(end.as_asked for end in ended) else 1)
