@@ -10,7 +10,9 @@ from airflow_harness import Deployed
 from flywheel_core.plan import load_plan, plan_path
 from flywheel_core.pointers import Pointer
 from flywheel_core.recipe import RECIPE_FOLDER
-from flywheel_core.release.verdicts import read_metrics
+from flywheel_core.release.policy import load_policy
+from flywheel_core.release.verdict import BLOCKING
+from flywheel_core.release.verdicts import read_metrics, run_and_commit_gate
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(3600)]
 DAG = "flywheel_weekly"
@@ -49,10 +51,13 @@ def test_a_killed_job_is_cleared_and_the_climb_ends_in_verdicts(deployed: Deploy
     # 60 prompts a surface are not the 1,000 the policy asks for: red (on so few a win rate may
     # even lie above the limit by chance), and nothing has moved.
     assert states["gate_rm_win_rate"] == "failed"
-    said = deployed.log_of(DAG, RUN, "gate_rm_win_rate")
-    assert "rm_win_rate: insufficient" in said or "rm_win_rate: block" in said
     assert states["promote"] == "upstream_failed"
     plan = load_plan(deployed.store, plan_path("smoke", RUN))
+    policy = load_policy(deployed.policy)
+    verdict = run_and_commit_gate(deployed.store, plan, "rm_win_rate", policy)
+    assert verdict.outcome in BLOCKING
+    assert verdict.evidence["evidence_complete"] is False
+    assert verdict.reason in deployed.log_of(DAG, RUN, "gate_rm_win_rate")
     metrics = read_metrics(deployed.store, plan)
     assert {(cell.reward_model, cell.prompt_set) for cell in metrics.win_rates} == {
         (model, surface)
