@@ -5,6 +5,7 @@ from datetime import datetime
 from airflow.sdk import DAG
 
 from operators.config import paused_at_creation, schedule
+from operators.defaults import DEFAULT_ARGS
 from operators.experiment import ReadExperiment
 from operators.plans import RECIPE_PARAM
 
@@ -16,6 +17,7 @@ with DAG(
     start_date=datetime(2026, 1, 5),
     catchup=False,
     max_active_runs=1,
+    default_args=DEFAULT_ARGS,
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],

@@ -9,6 +9,7 @@ from datetime import datetime
 from airflow.sdk import DAG, chain
 
 from operators.config import paused_at_creation, schedule
+from operators.defaults import DEFAULT_ARGS
 from operators.plans import RECIPE_PARAM
 from operators.publish import PublishDay
 from operators.ray_job import RayJobOperator
@@ -22,6 +23,7 @@ with DAG(
     start_date=datetime(2026, 1, 5),
     catchup=False,
     max_active_runs=1,
+    default_args=DEFAULT_ARGS,
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],

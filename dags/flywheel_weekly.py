@@ -16,6 +16,7 @@ from airflow.sdk import DAG, chain
 
 from operators.approval import ReleaseApproval
 from operators.config import paused_at_creation, schedule
+from operators.defaults import DEFAULT_ARGS
 from operators.gates import GATE_NAMES, GateTask
 from operators.plans import RECIPE_PARAM
 from operators.promote import PromoteCandidate
@@ -33,6 +34,7 @@ with DAG(
     start_date=datetime(2026, 1, 5),
     catchup=False,
     max_active_runs=1,
+    default_args=DEFAULT_ARGS,
     is_paused_upon_creation=paused_at_creation(),
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],

@@ -1,10 +1,11 @@
 """The exception tree.
 
     FlywheelError
-    ├── ConfigError            a recipe, policy or flag is wrong: never retried
-    ├── InputDataError         a file is not what it says it is: never retried
-    ├── StoreError             the store cannot be read or written
-    │   └── StoreMissing       nothing lies at that path
+    ├── ConfigError            a recipe, policy or flag is wrong
+    ├── InputDataError         a file is not what it says it is
+    ├── StoreError         ↻   the store cannot be read or written
+    │   ├── StoreMissing       nothing lies at that path
+    │   └── StoreFull          no space is left
     ├── ArtifactError
     │   ├── ArtifactMissing    no manifest: the stage has not finished
     │   ├── ArtifactCorrupt    bytes differ from the manifest's digest
@@ -12,17 +13,28 @@
     ├── PointerConflict        somebody else moved the pointer first
     ├── EngineError            a model cannot be loaded, served or scored
     ├── TrainingError          a training run ended without a model
-    ├── JobError               a Ray job failed
-    ├── StackError             Airflow or Ray cannot be started or reached
+    ├── Superseded             another driver has taken over this key
+    ├── JobError               a Ray job failed of its own: its code, data or configuration
+    │   ├── JobInterrupted ↻   a Ray job was ended by its surroundings: a kill, a lost node
+    │   ├── RayUnreachable ↻   no Ray answers
+    │   ├── RayRefused         Ray does not accept our credentials or our request
+    │   └── BudgetExceeded     the climb has used its GPU-hours
+    ├── StackError         ↻   Airflow or Ray cannot be started or reached
     ├── GateBlocked            a gate's verdict is block or insufficient
     └── PromotionRefused       a release check failed (release/decision.py has one for each)
 
+↻ marks what a later try may find mended (`transient`): only these are retried.
 Every message says which field, the value received, what is allowed, and the next step.
 """
+
+from typing import ClassVar
 
 
 class FlywheelError(Exception):
     """Base of every error the flywheel raises on purpose."""
+
+    transient: ClassVar[bool] = False
+    """Whether trying again, with nothing else changed, may help."""
 
 
 class ConfigError(FlywheelError):
@@ -36,9 +48,19 @@ class InputDataError(FlywheelError):
 class StoreError(FlywheelError):
     """The store cannot be read or written."""
 
+    transient = True
+
 
 class StoreMissing(StoreError):
     """Nothing lies at that path."""
+
+    transient = False
+
+
+class StoreFull(StoreError):
+    """No space is left where the store, or the work folder, lies."""
+
+    transient = False
 
 
 class ArtifactError(FlywheelError):
@@ -69,12 +91,38 @@ class TrainingError(FlywheelError):
     """A training run ended without a model."""
 
 
+class Superseded(FlywheelError):
+    """Another driver has taken over this key."""
+
+
 class JobError(FlywheelError):
-    """A Ray job failed."""
+    """A Ray job failed of its own: its code, its data or its configuration."""
+
+
+class JobInterrupted(JobError):
+    """A Ray job was ended by its surroundings: a kill, a lost node, a full machine."""
+
+    transient = True
+
+
+class RayUnreachable(JobError):
+    """No Ray answers."""
+
+    transient = True
+
+
+class RayRefused(JobError):
+    """Ray does not accept our credentials or our request."""
+
+
+class BudgetExceeded(JobError):
+    """The climb has used the GPU-hours that the policy gives it."""
 
 
 class StackError(FlywheelError):
     """Airflow or Ray cannot be started or reached."""
+
+    transient = True
 
 
 class GateBlocked(FlywheelError):

@@ -19,11 +19,8 @@ from flywheel_core.sizing import (
     training_gpu_hours,
     training_rank,
 )
-from flywheel_core.stages import CLIMB
+from flywheel_core.stages import CLIMB, TRAINING_STAGES
 from flywheel_core.store import Store
-
-TRAINING_STAGES = {"reward_models": 0, "sft": 0, "dpo": 1, "rl": 1}
-"""Stages that train, and how many reference models each keeps beside the policy."""
 
 
 def describe_plan(recipe_name: str, deployment: Deployment) -> dict[str, Any]:

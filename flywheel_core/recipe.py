@@ -155,12 +155,14 @@ class EvaluationSection(Section):
 
 
 class StageResources(Section):
-    """What a stage's Ray job asks for, and how long it may take."""
+    """What a stage's Ray job asks for, how long it may take, and after how long a silence
+    somebody is told."""
 
     driver_cpus: float = Field(0, ge=0)
     driver_gpus: float = Field(0, ge=0)
     memory_gib: float = Field(0, ge=0)
     timeout_s: int = Field(3600, ge=1)
+    stall_after_s: int = Field(1800, ge=1)
 
 
 class CostSection(Section):
@@ -173,13 +175,18 @@ class CostSection(Section):
 
 
 class ExecutionSection(Section):
-    """Where and how wide it runs; changes no key."""
+    """Where and how wide it runs; changes no key.
+
+    `runtime_env` goes to Ray as it is (`pip`, `py_modules`, `working_dir`, …); `env` are
+    environment variables of each stage's job.
+    """
 
     launch: LaunchConfig
     engine: EngineConfig
     resources: dict[str, StageResources] = {}
     default_resources: StageResources = StageResources()
     env: dict[str, str] = {}
+    runtime_env: dict[str, Any] = {}
     costs: CostSection = CostSection()
 
 

@@ -60,6 +60,7 @@ def run_climb(
     site = Site(
         store=store,
         scratch=scratch,
+        work_root=scratch / "work",
         engines=EnginePool(recipe.execution.engine),
         launch=recipe.execution.launch.model_copy(update={"mode": "inline", "num_workers": 1}),
         progress=LineProgress(),

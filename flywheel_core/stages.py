@@ -18,6 +18,9 @@ PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
 
+TRAINING_STAGES = {"reward_models": 0, "sft": 0, "dpo": 1, "rl": 1}
+"""Stages that train, and how many reference models each keeps beside the policy."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -6,6 +6,7 @@ all written with it, so a commit needs no lock and no database. `tests/store` ru
 conformance suite against every store.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
-from flywheel_core.errors import ConfigError, StoreError, StoreMissing
+from flywheel_core.errors import ConfigError, StoreError, StoreFull, StoreMissing
 
 
 class Store(Protocol):
@@ -87,30 +88,49 @@ class LocalStore:
             raise StoreError(f"store path {path!r} leaves the root {self.root!r} through a link")
         return target
 
+    @contextmanager
+    def _reached(self, path: str) -> Iterator[None]:
+        """Errors of the file system as ours, with what to do."""
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise StoreMissing(f"nothing at {path!r} in {self.root!r}") from error
+        except PermissionError as error:
+            raise StoreError(
+                f"{self.root!r}, path {path!r}: {error}; give the user that runs this job or "
+                "this Airflow the right to it"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreFull(
+                f"{self.root!r}, path {path!r}: {error.strerror}; free some space (nothing "
+                "half-written counts as done), then run this again"
+            ) from error
+
     def put(self, path: str, data: bytes) -> None:
         target = self.local_path(path)
-        temporary = self._temporary(target, data)
-        os.replace(temporary, target)
+        with self._reached(path):
+            os.replace(self._temporary(target, data), target)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         target = self.local_path(path)
         if target.exists():
             return False
-        temporary = self._temporary(target, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(temporary)
-        _sync_folder(target.parent)
+        with self._reached(path):
+            temporary = self._temporary(target, data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(temporary)
+            _sync_folder(target.parent)
         return True
 
     def get(self, path: str) -> bytes:
-        try:
+        with self._reached(path):
             return self.local_path(path).read_bytes()
-        except (FileNotFoundError, IsADirectoryError) as error:
-            raise StoreMissing(f"nothing at {path!r} in {self.root!r}") from error
 
     def exists(self, path: str) -> bool:
         return self.local_path(path).is_file()
@@ -136,13 +156,14 @@ class LocalStore:
         target = self.local_path(path)
         if source.absolute() == target:
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent)) / "file"
-        try:
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary.parent, ignore_errors=True)
+        with self._reached(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent)) / "file"
+            try:
+                shutil.copyfile(source, temporary)
+                os.replace(temporary, target)
+            finally:
+                shutil.rmtree(temporary.parent, ignore_errors=True)
 
     def download(self, path: str, target: Path) -> None:
         if not self.exists(path):
@@ -153,10 +174,14 @@ class LocalStore:
     def _temporary(target: Path, data: bytes) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.unlink(name)
+            raise
         return name
 
 

@@ -26,6 +26,7 @@ class Site:
     home: Path
     airflow_api: str
     service_credentials: Path
+    work_root: str
 
     @staticmethod
     def from_environment() -> "Site":
@@ -38,6 +39,7 @@ class Site:
             home=home,
             airflow_api=_required("FLYWHEEL_AIRFLOW_API"),
             service_credentials=Path(_required("FLYWHEEL_SERVICE_CREDENTIALS")),
+            work_root=os.environ.get("FLYWHEEL_WORK", ""),
         )
 
     def store(self) -> Store:

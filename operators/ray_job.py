@@ -7,28 +7,31 @@ head forgot, is submitted again without spending a retry. Never two live jobs fo
 two commits.
 """
 
+import re
 import shlex
-import time
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException
 
 from flywheel_core.artifacts import is_done
-from flywheel_core.errors import StoreError
+from flywheel_core.budget import allowance_of
+from flywheel_core.errors import BudgetExceeded, JobError, JobInterrupted, RayUnreachable
 from flywheel_core.plan import PinnedPlan, PlannedStage
 from flywheel_core.store import Store
 from operators.config import Site
+from operators.failures import cause_in_log, empty_success
 from operators.links import RayDashboardLink, job_url
-from operators.plans import airflow_errors, pinned_plan, pinned_plan_path
+from operators.plans import pinned_plan, pinned_plan_path
 from operators.ray_jobs import (
     JobRequest,
+    KnownJob,
+    LiveJob,
     attach_or_submit,
     known_jobs,
-    last_error_line,
-    last_line,
     open_client,
     open_client_patiently,
+    ray_errors,
+    was_interrupted,
 )
 from operators.ray_trigger import POLL_S, RayJobTrigger
 
@@ -57,32 +60,29 @@ class RayJobOperator(BaseOperator):
         self._live: tuple[str, str] | None = None
 
     def execute(self, context: Any) -> str:
-        with airflow_errors():
-            site = Site.from_environment()
-            stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
-            if is_done(site.store(), stage.ref):
-                self.log.info("%s is there already: no job needed", stage.ref.path)
-                return stage.ref.path
-            self._refuse_empty_success(site, stage)
-            self._run(site, context, stage, resubmissions=0)
+        site = Site.from_environment()
+        stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
+        if is_done(site.store(), stage.ref):
+            self.log.info("%s is there already: no job needed", stage.ref.path)
+            return stage.ref.path
+        self._run(site, context, stage, resubmissions=0)
         return stage.ref.path
 
     def execute_complete(self, context: Any, event: dict[str, Any], resubmissions: int = 0) -> str:
         """The job ended: done if the artifact is there, whatever the job said."""
-        with airflow_errors():
-            site = Site.from_environment()
-            stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
-            self.job_url = job_url(site.ray_address, event["submission_id"])
-            if is_done(site.store(), stage.ref):
-                self.log.info("committed: %s", stage.ref.path)
-                return stage.ref.path
-            if _was_lost(event) and resubmissions < MAX_RESUBMISSIONS:
-                self.log.warning("%s; submitting it again", _how_lost(event))
-                self._run(site, context, stage, resubmissions=resubmissions + 1)
-            if event.get("status") == "SUCCEEDED":
-                _mark_reported(site.store(), stage, event["submission_id"])
-                raise AirflowException(_empty_success(stage, event["submission_id"]))
-            raise AirflowException(failure_text(site, stage, event))
+        site = Site.from_environment()
+        stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
+        self.job_url = job_url(site.ray_address, event["submission_id"])
+        if is_done(site.store(), stage.ref):
+            self.log.info("committed: %s", stage.ref.path)
+            return stage.ref.path
+        if _was_lost(event) and resubmissions < MAX_RESUBMISSIONS:
+            self.log.warning("%s; submitting it again", _how_lost(event))
+            self._run(site, context, stage, resubmissions=resubmissions + 1)
+        if event.get("status") == "SUCCEEDED":
+            _mark_reported(site.store(), stage, event["submission_id"])
+            raise JobError(empty_success(stage, event["submission_id"]))
+        raise failure(site, stage, event)
 
     def on_kill(self) -> None:
         """Killed between submitting and deferring: the job ends with the task."""
@@ -93,10 +93,8 @@ class RayJobOperator(BaseOperator):
     def _run(self, site: Site, context: Any, stage: PlannedStage, *, resubmissions: int) -> None:
         """Attach or submit, then defer: this never returns."""
         plan = pinned_plan(site, context, nightly=self.nightly)
-        path = pinned_plan_path(site, context, nightly=self.nightly)
-        request = job_request(site, plan, stage, path, context)
-        client = open_client_patiently(site.ray_address, self.log.warning)
-        job = attach_or_submit(client, request)
+        allowance = allowance_of(site.store(), plan, stage, site.policy())
+        job = self._attach_or_submit(site, context, plan, stage)
         self._live = (site.ray_address, job.submission_id)
         self.job_url = job_url(site.ray_address, job.submission_id)
         context["ti"].xcom_push(key=RayDashboardLink().xcom_key, value=self.job_url)
@@ -112,22 +110,29 @@ class RayJobOperator(BaseOperator):
                 submission_id=job.submission_id,
                 store_root=site.store_root,
                 log_path=log_path(stage, job.submission_id),
-                deadline_at_s=(job.started_at_s or time.time()) + stage.resources.timeout_s,
+                submitted_at_s=job.submitted_at_s,
+                deadline_at_s=job.submitted_at_s + min(stage.resources.timeout_s, allowance.job_s),
+                stall_after_s=stage.resources.stall_after_s,
+                usage_path=allowance.usage_path(job.submission_id),
+                num_gpus=allowance.num_gpus,
                 poll_s=self.poll_s,
             ),
             method_name="execute_complete",
             kwargs={"resubmissions": resubmissions},
         )
 
-    def _refuse_empty_success(self, site: Site, stage: PlannedStage) -> None:
-        """Report a job that succeeded without an artifact once; then a cleared task submits."""
+    def _attach_or_submit(
+        self, site: Site, context: Any, plan: PinnedPlan, stage: PlannedStage
+    ) -> LiveJob:
+        path = pinned_plan_path(site, context, nightly=self.nightly)
+        # Read before Ray is asked for its jobs: whoever then misses a job has missed its log
+        # too, computes the same number, and is refused.
+        past = past_numbers(site.store(), stage)
+        request = job_request(site, plan, stage, path, context, past)
         client = open_client_patiently(site.ray_address, self.log.warning)
-        known = known_jobs(client, job_prefix(stage))
-        newest = known[-1] if known else None
-        if newest is None or newest.status != "SUCCEEDED":
-            return
-        if _mark_reported(site.store(), stage, newest.submission_id):
-            raise AirflowException(_empty_success(stage, newest.submission_id))
+        with ray_errors(site.ray_address):
+            _refuse_empty_success(site.store(), stage, known_jobs(client, request.prefix))
+            return attach_or_submit(client, request)
 
 
 def job_prefix(stage: PlannedStage) -> str:
@@ -139,18 +144,36 @@ def log_path(stage: PlannedStage, submission_id: str) -> str:
     return f"{stage.ref.path}/logs/{submission_id}.log"
 
 
+def past_numbers(store: Store, stage: PlannedStage) -> frozenset[int]:
+    """Numbers of this stage's jobs that have left something in the store."""
+    pattern = re.compile(re.escape(f"{stage.ref.path}/logs/{job_prefix(stage)}-") + r"(\d+)\.\w+")
+    found = (pattern.fullmatch(path) for path in store.list(f"{stage.ref.path}/logs"))
+    return frozenset(int(match.group(1)) for match in found if match)
+
+
 def job_request(
-    site: Site, plan: PinnedPlan, stage: PlannedStage, plan_path: str, context: Any
+    site: Site,
+    plan: PinnedPlan,
+    stage: PlannedStage,
+    plan_path: str,
+    context: Any,
+    past: frozenset[int],
 ) -> JobRequest:
     """The stage's job: its module, and what it asks of the cluster."""
+    execution = plan.parsed_recipe().execution
     command = ["python", "-m", stage.module, "--store", site.store_root, "--plan", plan_path]
+    if site.work_root:
+        command += ["--work", site.work_root]
+    runtime_env = dict(execution.runtime_env)
+    if execution.env:
+        runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **execution.env}
     return JobRequest(
         prefix=job_prefix(stage),
         entrypoint=shlex.join(command),
         num_cpus=stage.resources.driver_cpus,
         num_gpus=stage.resources.driver_gpus,
         memory_gib=stage.resources.memory_gib,
-        env_vars=plan.parsed_recipe().execution.env,
+        runtime_env=runtime_env,
         metadata={
             "flywheel": plan.flywheel,
             "generation": str(plan.generation),
@@ -159,32 +182,41 @@ def job_request(
             "dag_id": str(context["ti"].dag_id),
             "run_id": str(context["run_id"]),
         },
+        past_numbers=past,
     )
 
 
-def failure_text(site: Site, stage: PlannedStage, event: dict[str, Any]) -> str:
-    """What an on-call engineer reads: what went wrong, where, and what to do."""
+def failure(site: Site, stage: PlannedStage, event: dict[str, Any]) -> JobError:
+    """What an on-call engineer reads: what went wrong, where, and what to do. The class says
+    whether another try may go through."""
     submission_id = event["submission_id"]
     path = log_path(stage, submission_id)
-    cause = {
-        "deadline": f"it ran longer than its {stage.resources.timeout_s} s and was stopped",
-        "unreachable": f"Ray stopped answering at {site.ray_address}: {event.get('message')}",
-        "unknown": f"Ray forgot the job {MAX_RESUBMISSIONS} times",
-    }.get(event["ended"]) or _cause_in_log(site.store(), path, event)
-    return (
+    kind: type[JobError] = JobError
+    if event["ended"] == "deadline":
+        kind, cause = _out_of_time(stage, event)
+    elif event["ended"] == "unreachable":
+        kind = RayUnreachable
+        cause = f"Ray stopped answering at {site.ray_address}: {event.get('message')}"
+    elif event["ended"] == "unknown":
+        cause = f"Ray forgot the job {MAX_RESUBMISSIONS} times"
+    else:
+        kind = JobInterrupted if was_interrupted(event) else JobError
+        cause = cause_in_log(site.store(), path, event)
+    return kind(
         f"{stage.name} (key {stage.ref.key}): {cause} "
         f"[Ray job {submission_id}, whole log {site.store_root}/{path}]. "
         "Mend the cause, then clear this task: finished shards and checkpoints are kept."
     )
 
 
-def _cause_in_log(store: Store, path: str, event: dict[str, Any]) -> str:
-    try:
-        log = store.get(path).decode(errors="replace")
-    except StoreError:
-        log = ""
-    said = last_error_line(log) or event.get("message") or last_line(log) or "no message"
-    return f"{said} ({event.get('status')})"
+def _out_of_time(stage: PlannedStage, event: dict[str, Any]) -> tuple[type[JobError], str]:
+    allowed_s = float(event["allowed_s"])
+    if allowed_s < stage.resources.timeout_s:
+        return BudgetExceeded, (
+            f"the climb's GPU-hours were used up after {allowed_s:.0f} s of this job, and it was "
+            "stopped; raise gpu_hours_per_climb_max in the release policy, or start a smaller climb"
+        )
+    return JobError, f"it ran longer than its {stage.resources.timeout_s} s and was stopped"
 
 
 def _was_lost(event: dict[str, Any]) -> bool:
@@ -199,12 +231,12 @@ def _how_lost(event: dict[str, Any]) -> str:
     return f"Ray job {event['submission_id']} {said}"
 
 
-def _empty_success(stage: PlannedStage, submission_id: str) -> str:
-    return (
-        f"{stage.name} (key {stage.ref.key}): Ray job {submission_id} ended as succeeded, but "
-        f"there is no {stage.ref.path}/manifest.json. Does the job write to the same store as "
-        "Airflow reads? Clear this task to submit it once more."
-    )
+def _refuse_empty_success(store: Store, stage: PlannedStage, known: list[KnownJob]) -> None:
+    """Report a job that succeeded without an artifact once; then a cleared task submits."""
+    if not known or known[-1].status != "SUCCEEDED":
+        return
+    if _mark_reported(store, stage, known[-1].submission_id):
+        raise JobError(empty_success(stage, known[-1].submission_id))
 
 
 def _mark_reported(store: Store, stage: PlannedStage, submission_id: str) -> bool:

@@ -5,11 +5,12 @@ Free of Airflow, and of Ray except behind `open_client`, so the rule can be test
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from flywheel_core.errors import JobError
+from flywheel_core.errors import JobError, RayRefused, RayUnreachable
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 MAX_RACES = 5
@@ -33,24 +34,34 @@ class JobsClient(Protocol):
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One stage as a Ray job. Ids are `<prefix>-<n>`, and the prefix holds the stage's key."""
+    """One stage as a Ray job. Ids are `<prefix>-<n>`, and the prefix holds the stage's key.
+
+    `past_numbers` are numbers of this key that an earlier Ray head gave out: a fresh head knows
+    nothing of them, and a second job under one id would write over the first one's log.
+    """
 
     prefix: str
     entrypoint: str
     num_cpus: float = 0
     num_gpus: float = 0
     memory_gib: float = 0
-    env_vars: Mapping[str, str] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    past_numbers: frozenset[int] = frozenset()
+
+
+SUBMITTED_AT = "submitted_at_s"
+"""Metadata of a job: when it was submitted, by the clock of Airflow, in seconds since 1970. A
+deadline is counted on this clock alone, so that Ray's may be wrong by an hour."""
 
 
 @dataclass(frozen=True)
 class LiveJob:
-    """A job that is pending or running. `started_at_s` is Ray's own, in seconds since 1970."""
+    """A job that is pending or running, and when it was submitted by Airflow's clock."""
 
     submission_id: str
     attached: bool
-    started_at_s: float | None
+    submitted_at_s: float
 
 
 @dataclass(frozen=True)
@@ -60,24 +71,46 @@ class KnownJob:
     submission_id: str
     number: int
     status: str
-    started_at_s: float | None
+    submitted_at_s: float
 
     @property
     def is_live(self) -> bool:
         return self.status not in TERMINAL
 
 
-def open_client(address: str) -> JobsClient:
-    """A client of the Ray at `address`; `JobError` says what to do where there is none."""
-    from ray.job_submission import JobSubmissionClient
+@contextmanager
+def ray_errors(address: str) -> Iterator[None]:
+    """What Ray's client raises, as ours, with the next step. Refusals of a request pass through:
+    what they mean depends on what was asked."""
+    from ray.exceptions import AuthenticationError
 
     try:
-        client: JobsClient = JobSubmissionClient(address)
-    except ConnectionError as error:
-        raise JobError(
-            f"Ray does not answer at {address} ({error}); start it (`flywheel up`), then clear "
-            "this task"
+        yield
+    except AuthenticationError as error:
+        raise RayRefused(
+            f"Ray at {address} refuses our token ({_one_line(error)}); give Airflow the token of "
+            "this cluster (RAY_AUTH_TOKEN_PATH), then clear this task"
         ) from error
+    except OSError as error:  # requests' ConnectionError and Timeout are OSErrors
+        raise RayUnreachable(
+            f"Ray does not answer at {address} ({_one_line(error)}); start it (`flywheel up`, or "
+            "the RayCluster), or mend FLYWHEEL_RAY_ADDRESS, then clear this task"
+        ) from error
+    except RuntimeError as error:
+        if not is_server_fault(error):
+            raise
+        raise RayUnreachable(
+            f"Ray at {address} answers with a fault of its own ({_one_line(error)}); look at its "
+            "dashboard and head log, then clear this task"
+        ) from error
+
+
+def open_client(address: str) -> JobsClient:
+    """A client of the Ray at `address`."""
+    from ray.job_submission import JobSubmissionClient
+
+    with ray_errors(address):
+        client: JobsClient = JobSubmissionClient(address)
     return client
 
 
@@ -86,7 +119,7 @@ def open_client_patiently(address: str, warn: Callable[[str], None]) -> JobsClie
     for wait_s in PATIENCE_S:
         try:
             return open_client(address)
-        except JobError as error:
+        except RayUnreachable as error:
             warn(f"{error}; trying again in {wait_s:.0f} s")
             time.sleep(wait_s)
     return open_client(address)
@@ -104,7 +137,7 @@ def known_jobs(client: JobsClient, prefix: str) -> list[KnownJob]:
                     submission_id=job.submission_id,
                     number=int(match.group(1)),
                     status=status_of(job),
-                    started_at_s=job.start_time / 1000 if job.start_time else None,
+                    submitted_at_s=float((job.metadata or {}).get(SUBMITTED_AT, 0)) or time.time(),
                 )
             )
     return sorted(found, key=lambda job: job.number)
@@ -121,25 +154,28 @@ def attach_or_submit(client: JobsClient, request: JobRequest) -> LiveJob:
         known = known_jobs(client, request.prefix)
         live = [job for job in known if job.is_live]
         if live:
-            return LiveJob(live[-1].submission_id, True, live[-1].started_at_s)
-        number = 1 + max((job.number for job in known), default=0)
+            return LiveJob(live[-1].submission_id, True, live[-1].submitted_at_s)
+        number = 1 + max({job.number for job in known} | request.past_numbers, default=0)
         submission_id = f"{request.prefix}-{number}"
-        if _submit(client, request, submission_id):
-            return LiveJob(submission_id, False, None)
+        submitted_at_s = time.time()
+        if _submit(client, request, submission_id, submitted_at_s):
+            return LiveJob(submission_id, False, submitted_at_s)
     raise JobError(
         f"{request.prefix}: {MAX_RACES} jobs in a row were submitted by somebody else and ended "
         "at once; look at the Ray dashboard"
     )
 
 
-def _submit(client: JobsClient, request: JobRequest, submission_id: str) -> bool:
+def _submit(
+    client: JobsClient, request: JobRequest, submission_id: str, submitted_at_s: float
+) -> bool:
     """False if somebody else was first."""
     try:
         client.submit_job(
-            entrypoint=request.entrypoint,
+            entrypoint=f"{request.entrypoint} --job {submission_id}",
             submission_id=submission_id,
-            runtime_env={"env_vars": dict(request.env_vars)} if request.env_vars else None,
-            metadata=dict(request.metadata),
+            runtime_env=dict(request.runtime_env) or None,
+            metadata={**request.metadata, SUBMITTED_AT: f"{submitted_at_s:.3f}"},
             entrypoint_num_cpus=request.num_cpus or None,
             entrypoint_num_gpus=request.num_gpus or None,
             entrypoint_memory=int(request.memory_gib * GIB) or None,
@@ -147,8 +183,18 @@ def _submit(client: JobsClient, request: JobRequest, submission_id: str) -> bool
     except RuntimeError as error:
         if "already exists" in str(error):
             return False
-        raise JobError(f"Ray refused {submission_id}: {error}") from error
+        if is_server_fault(error):
+            raise
+        raise RayRefused(
+            f"Ray refused {submission_id}: {_one_line(error)}; mend the recipe's "
+            "execution section, then clear this task"
+        ) from error
     return True
+
+
+def is_server_fault(error: Exception) -> bool:
+    """Whether Ray's own server failed (HTTP 5xx): its head is starting, stopping or overloaded."""
+    return "status code 5" in str(error)
 
 
 def is_unknown(error: Exception) -> bool:
@@ -167,3 +213,27 @@ def last_error_line(log: str) -> str | None:
 def last_line(log: str) -> str | None:
     """The last line that says anything."""
     return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), None)
+
+
+EXIT_TRANSIENT = 75
+"""How a stage's job ends when its own error may mend itself (sysexits' EX_TEMPFAIL);
+`flywheel_core.jobs.base` gives it, and this side does not import jobs."""
+
+SIGNALLED = 128
+
+
+def was_interrupted(job: Mapping[str, Any]) -> bool:
+    """Whether a failed job was ended by its surroundings, so that another try may go through.
+
+    A driver killed by a signal has a negative exit code, or 128 and more where a shell stood
+    between. A job without an exit code never ended by itself: its node or its supervisor died,
+    unless its runtime environment could not be set up, which will not mend itself.
+    """
+    code = job.get("driver_exit_code")
+    if code is None:
+        return job.get("error_type") != "RUNTIME_ENV_SETUP_FAILURE"
+    return bool(code == EXIT_TRANSIENT or code < 0 or code > SIGNALLED)
+
+
+def _one_line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]

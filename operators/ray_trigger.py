@@ -6,11 +6,12 @@ much of the log was kept is in the store.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from flywheel_core.budget import record_usage
 from flywheel_core.errors import FlywheelError, StoreMissing
 from flywheel_core.store import open_store
 from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, open_client, status_of
@@ -18,16 +19,25 @@ from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, open_client, st
 POLL_S = 2.0
 MAX_POLL_FAILURES = 12
 MAX_BACKOFF_S = 30.0
+CALL_TIMEOUT_S = 60.0
+"""Ray's client waits for ever; a head that hangs is a head that does not answer."""
+
 STOP_GRACE_S = 30.0
 LOG_TAIL_GRACE_S = 5.0
 LINE_CHARS = 1000
 KEEP_LOG_EVERY_S = 20.0
+PROGRESS = "progress: "
+
+Answer = TypeVar("Answer")
 
 
 class RayJobTrigger(BaseTrigger):
     """Fires once: `{"ended": "finished" | "deadline" | "unknown" | "unreachable", …}`.
 
-    `deadline_at_s` is seconds since 1970, so a restart of the triggerer gives no extra time.
+    `submitted_at_s` and `deadline_at_s` are seconds since 1970 by Airflow's clock, so a restart
+    of the triggerer gives no extra time and Ray's clock does not matter. A job whose log shows no
+    progress for `stall_after_s` is reported, again and again, but not stopped. What it used of
+    `num_gpus` is recorded at `usage_path` when it ends.
     """
 
     def __init__(
@@ -37,7 +47,11 @@ class RayJobTrigger(BaseTrigger):
         submission_id: str,
         store_root: str,
         log_path: str,
+        submitted_at_s: float,
         deadline_at_s: float,
+        stall_after_s: float,
+        usage_path: str,
+        num_gpus: float,
         poll_s: float = POLL_S,
         max_poll_failures: int = MAX_POLL_FAILURES,
     ) -> None:
@@ -46,7 +60,11 @@ class RayJobTrigger(BaseTrigger):
         self.submission_id = submission_id
         self.store_root = store_root
         self.log_path = log_path
+        self.submitted_at_s = submitted_at_s
         self.deadline_at_s = deadline_at_s
+        self.stall_after_s = stall_after_s
+        self.usage_path = usage_path
+        self.num_gpus = num_gpus
         self.poll_s = poll_s
         self.max_poll_failures = max_poll_failures
         self._client: JobsClient | None = None
@@ -59,7 +77,11 @@ class RayJobTrigger(BaseTrigger):
                 "submission_id": self.submission_id,
                 "store_root": self.store_root,
                 "log_path": self.log_path,
+                "submitted_at_s": self.submitted_at_s,
                 "deadline_at_s": self.deadline_at_s,
+                "stall_after_s": self.stall_after_s,
+                "usage_path": self.usage_path,
+                "num_gpus": self.num_gpus,
                 "poll_s": self.poll_s,
                 "max_poll_failures": self.max_poll_failures,
             },
@@ -68,23 +90,32 @@ class RayJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         follower = LogFollower(self)
         following = asyncio.create_task(follower.follow())
+        watching = asyncio.create_task(StallWatch(self, follower).watch())
         try:
             event = await self._wait()
+            watching.cancel()
             await asyncio.wait({following}, timeout=LOG_TAIL_GRACE_S)
         finally:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(following, watching, return_exceptions=True)
         await follower.keep_whole()
+        await self._record_usage(event)
         yield TriggerEvent(event | {"submission_id": self.submission_id})
 
     async def on_kill(self) -> None:
         """Somebody cleared or marked the task: the job ends with it."""
         self.log.info("task ended by a person: stopping Ray job %s", self.submission_id)
         await self._stop()
+        await self._record_usage({})
+
+    async def ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
+        """A call of Ray's blocking client, from a thread, with an end to its patience."""
+        return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_TIMEOUT_S)
 
     async def client(self) -> JobsClient:
         if self._client is None:
-            self._client = await asyncio.to_thread(open_client, self.address)
+            self._client = await self.ask(open_client, self.address)
         return self._client
 
     async def _wait(self) -> dict[str, Any]:
@@ -94,7 +125,7 @@ class RayJobTrigger(BaseTrigger):
                 return await self._end_at_deadline()
             try:
                 client = await self.client()
-                job = await asyncio.to_thread(client.get_job_info, self.submission_id)
+                job = await self.ask(client.get_job_info, self.submission_id)
             except Exception as error:  # bounded: Ray may be restarting
                 if is_unknown(error):
                     return {"ended": "unknown", "message": str(error)}
@@ -111,23 +142,69 @@ class RayJobTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_s)
 
     async def _end_at_deadline(self) -> dict[str, Any]:
+        allowed_s = self.deadline_at_s - self.submitted_at_s
         self.log.error("deadline passed: stopping Ray job %s", self.submission_id)
         await self._stop()
-        return {"ended": "deadline", "message": "stopped at its deadline"}
+        return {"ended": "deadline", "message": "stopped at its deadline", "allowed_s": allowed_s}
 
     async def _stop(self) -> None:
         """Stop the job and wait until it has stopped, as long as that is worth waiting."""
         try:
             client = await self.client()
-            await asyncio.to_thread(client.stop_job, self.submission_id)
+            await self.ask(client.stop_job, self.submission_id)
             ends_s = time.monotonic() + STOP_GRACE_S
             while time.monotonic() < ends_s:
-                job = await asyncio.to_thread(client.get_job_info, self.submission_id)
+                job = await self.ask(client.get_job_info, self.submission_id)
                 if status_of(job) in TERMINAL:
                     return
                 await asyncio.sleep(min(1.0, self.poll_s))
         except Exception as error:  # the event must fire whatever Ray does
             self.log.warning("could not stop %s: %s", self.submission_id, _one_line(error))
+
+    async def _record_usage(self, event: dict[str, Any]) -> None:
+        """By Ray's two times where it has both (one clock), else by ours."""
+        wall_s = event.get("wall_s") or time.time() - self.submitted_at_s
+        try:
+            await asyncio.to_thread(
+                record_usage,
+                open_store(self.store_root),
+                self.usage_path,
+                num_gpus=self.num_gpus,
+                wall_s=wall_s,
+            )
+        except FlywheelError as error:
+            self.log.warning("GPU-hours of %s not recorded: %s", self.submission_id, error)
+
+
+class StallWatch:
+    """Says so when a job has shown no progress for too long: an alert, never a silence."""
+
+    def __init__(self, trigger: RayJobTrigger, follower: "LogFollower") -> None:
+        self._trigger = trigger
+        self._follower = follower
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        from operators.notify import tell
+
+        trigger = self._trigger
+        alerted_at_s = time.monotonic()
+        while True:
+            await asyncio.sleep(min(trigger.stall_after_s / 4, 30.0))
+            quiet_since_s = max(self._follower.progressed_at_s, alerted_at_s)
+            if time.monotonic() - quiet_since_s < trigger.stall_after_s:
+                continue
+            silent_min = (time.monotonic() - self._follower.progressed_at_s) / 60
+            subject = f"stall: {trigger.submission_id}"
+            body = (
+                f"Ray job {trigger.submission_id} has shown no progress for {silent_min:.0f} min "
+                f"(last line: {self._follower.last_line or 'none'}). Look at "
+                f"{trigger.address}/#/jobs/{trigger.submission_id}; clearing the task starts the "
+                "job again from its last shard or checkpoint."
+            )
+            trigger.log.error("%s", body)
+            await asyncio.to_thread(tell, subject, body, trigger.log)
+            alerted_at_s = time.monotonic()
 
 
 class LogFollower:
@@ -139,6 +216,9 @@ class LogFollower:
         self._shown_chars = 0
         self._kept_chars = 0
         self._kept_at_s = time.monotonic()
+        self._reports_progress = False
+        self.progressed_at_s = time.monotonic()
+        self.last_line = ""
 
     async def follow(self) -> None:
         """Until cancelled or the job's log ends; a broken connection is taken up again."""
@@ -162,7 +242,7 @@ class LogFollower:
         """Put the whole log, as Ray has it, into the store."""
         try:
             client = await self._trigger.client()
-            whole = await asyncio.to_thread(client.get_job_logs, self._trigger.submission_id)
+            whole = await self._trigger.ask(client.get_job_logs, self._trigger.submission_id)
             self._text = whole if len(whole) >= len(self._text) else self._text
         except Exception as error:
             self._trigger.log.debug("log of the job: %s", _one_line(error))
@@ -181,6 +261,16 @@ class LogFollower:
             shown = line.rstrip("\r").rsplit("\r", 1)[-1]
             if shown.strip():
                 self._trigger.log.info("%s", shown[:LINE_CHARS])
+                self._note(shown)
+
+    def _note(self, line: str) -> None:
+        """When the job last got on: once it reports progress, only that counts, because a
+        library that repeats a warning gets nowhere."""
+        self.last_line = line[:LINE_CHARS]
+        is_progress = line.startswith(PROGRESS)
+        self._reports_progress = self._reports_progress or is_progress
+        if is_progress or not self._reports_progress:
+            self.progressed_at_s = time.monotonic()
 
     async def _keep_sometimes(self) -> None:
         now = time.monotonic()
@@ -203,7 +293,15 @@ class LogFollower:
 
 
 def _finished(job: Any) -> dict[str, Any]:
-    return {"ended": "finished", "status": status_of(job), "message": str(job.message or "")}
+    start_ms, end_ms = getattr(job, "start_time", None), getattr(job, "end_time", None)
+    return {
+        "ended": "finished",
+        "status": status_of(job),
+        "message": str(job.message or ""),
+        "driver_exit_code": getattr(job, "driver_exit_code", None),
+        "error_type": str(getattr(job, "error_type", None) or "") or None,
+        "wall_s": (end_ms - start_ms) / 1000 if start_ms and end_ms else None,
+    }
 
 
 def _one_line(error: Exception) -> str:

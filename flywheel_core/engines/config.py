@@ -37,6 +37,7 @@ class EngineConfig(BaseModel):
     `max_model_len` (tokens) is a ceiling: a model with a shorter context keeps its own.
     `kv_cache_gib` is the cache of one engine on a CPU; on a GPU the cache takes what
     `gpu_memory_utilization` leaves. `num_threads` limits the CPU engine (0: as torch decides).
+    What a stage samples is kept every `shard_prompts` prompts, so that a retry loses no more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +51,7 @@ class EngineConfig(BaseModel):
     tensor_parallel_size: int = Field(default=1, ge=1)
     kv_cache_gib: int = Field(default=1, ge=1)
     num_threads: int = Field(default=0, ge=0)
+    shard_prompts: int = Field(default=2048, ge=1)
     enforce_eager: bool = True
 
     @model_validator(mode="after")

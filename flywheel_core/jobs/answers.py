@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from flywheel_core.engines.base import Completion
 from flywheel_core.engines.config import SamplingConfig
-from flywheel_core.engines.pool import EnginePool
+from flywheel_core.engines.durable import DurableEngines
 from flywheel_core.errors import InputDataError
 from flywheel_core.evaluation.comparison import Checkpoint, tally
 from flywheel_core.records import PROMPTS, Message, Split, Surface, read_table
@@ -58,7 +58,7 @@ def read_prompts(curated: Path, split: Split) -> Prompts:
 
 
 def ask(
-    engines: EnginePool,
+    engines: DurableEngines,
     model: Path,
     prompts: Sequence[list[Message]],
     sampling: SamplingConfig,
@@ -70,7 +70,7 @@ def ask(
 
 
 def answer(
-    engines: EnginePool,
+    engines: DurableEngines,
     model: Path,
     prompts: Sequence[list[Message]],
     sampling: SamplingConfig,
@@ -96,7 +96,7 @@ def read_standards(folder: Path) -> dict[str, Standard]:
 
 
 def score(
-    engines: EnginePool,
+    engines: DurableEngines,
     model: Path,
     prompts: Sequence[list[Message]],
     responses: Sequence[str],
@@ -111,7 +111,7 @@ def score(
 
 
 def score_pairs(
-    engines: EnginePool,
+    engines: DurableEngines,
     model: Path,
     prompts: Sequence[list[Message]],
     first: Sequence[str],
@@ -137,7 +137,7 @@ class WinRateProbe:
 
     def __init__(
         self,
-        engines: EnginePool,
+        engines: DurableEngines,
         prompts: Prompts,
         production: Path,
         rewards: Path,

@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +29,13 @@ from flywheel_core.artifacts import (
     materialise,
     read_manifest,
 )
+from flywheel_core.engines.durable import DurableEngines
 from flywheel_core.engines.environment import prepare_environment
 from flywheel_core.engines.pool import EnginePool
-from flywheel_core.errors import FlywheelError
+from flywheel_core.jobs.failures import report_failure
+from flywheel_core.jobs.fence import Fence
 from flywheel_core.plan import PinnedPlan, PlannedStage, load_plan
-from flywheel_core.store import LocalStore, Store, open_store
+from flywheel_core.store import Store, open_store
 from flywheel_core.training.config import LaunchConfig
 
 
@@ -89,7 +90,7 @@ class StageContext:
     stage: PlannedStage
     output: Path
     work: Path
-    engines: EnginePool
+    engines: DurableEngines
     launch: LaunchConfig
     progress: Progress
 
@@ -100,25 +101,35 @@ class StageContext:
 
 @dataclass
 class Site:
-    """The machine a stage runs on: the store, and folders for what need not last."""
+    """The machine a stage runs on: the store, and folders for what need not last.
+
+    `work_root` holds the shards and checkpoints of unfinished stages. On a cluster it is a folder
+    that all nodes share, so that a retry on another node goes on from them. It is never inside
+    the store: checkpoints hold pickles, and nothing read from the store may.
+    """
 
     store: Store
     scratch: Path
+    work_root: Path
     engines: EnginePool
     launch: LaunchConfig
     progress: Progress
 
     def work_folder(self, stage: PlannedStage) -> Path:
-        if isinstance(self.store, LocalStore):
-            return self.store.local_path(f"{stage.ref.flywheel}/work/{stage.ref.key}")
-        return self.scratch / "work" / stage.ref.key
+        return self.work_root / stage.ref.flywheel / f"{stage.name}-{stage.ref.key}"
 
 
-def execute(site: Site, plan: PinnedPlan, stage_name: str) -> Manifest:
-    """Run one stage of a plan, unless its artifact is there already."""
+def execute(site: Site, plan: PinnedPlan, stage_name: str, *, driver: str = "") -> Manifest:
+    """Run one stage of a plan, unless its artifact is there already. `driver` names who does it:
+    the submission id of the Ray job, or this process."""
     stage = plan.stage(stage_name)
     if is_done(site.store, stage.ref):
         return read_manifest(site.store, stage.ref)
+    with Fence(site.store, stage.ref, driver or f"process {os.getpid()}") as fence:
+        return _execute(site, plan, stage, fence)
+
+
+def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) -> Manifest:
     started_s = time.monotonic()
     inputs = {
         name: materialise(site.store, ref, site.scratch / "cache")
@@ -127,14 +138,14 @@ def execute(site: Site, plan: PinnedPlan, stage_name: str) -> Manifest:
     read_s = time.monotonic() - started_s
     attempt = Attempt(site.store, stage.ref, site.scratch / "attempts")
     work = site.work_folder(stage)
-    work.mkdir(parents=True, exist_ok=True)
-    context = StageContext(
-        plan, stage, attempt.folder, work, site.engines, site.launch, site.progress
-    )
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engines = DurableEngines(site.engines, work / "answers", site.progress)
+    context = StageContext(plan, stage, attempt.folder, work, engines, site.launch, site.progress)
     module = importlib.import_module(stage.module)
     run: Callable[..., StageOutput] = module.run
     try:
         output = run(module.Config.model_validate(stage.config), inputs, context)
+        fence.check()
     except BaseException:
         attempt.drop()
         raise
@@ -176,25 +187,25 @@ def main(stage_name: str) -> None:
     parser = argparse.ArgumentParser(description=f"Run the stage {stage_name!r} of a pinned plan.")
     parser.add_argument("--store", required=True, help="store root")
     parser.add_argument("--plan", required=True, help="path of the pinned plan in the store")
+    parser.add_argument("--work", default="", help="folder of unfinished work, shared by all nodes")
+    parser.add_argument("--job", default="", help="submission id of the Ray job")
     arguments = parser.parse_args()
     try:
         store = open_store(arguments.store)
         plan = load_plan(store, arguments.plan)
         recipe = plan.parsed_recipe()
         prepare_environment(recipe.execution.engine)
+        scratch = Path(tempfile.gettempdir()) / f"flywheel-scratch-{os.getuid()}"
+        scratch.mkdir(mode=0o700, exist_ok=True)
         site = Site(
             store=store,
-            scratch=Path(tempfile.gettempdir()) / "flywheel-scratch",
+            scratch=scratch,
+            work_root=Path(arguments.work) if arguments.work else scratch / "work",
             engines=EnginePool(recipe.execution.engine),
             launch=recipe.execution.launch,
             progress=LineProgress(),
         )
-        manifest = execute(site, plan, stage_name)
-    except FlywheelError as error:
-        print(f"error: {error}", flush=True)
-        sys.exit(1)
+        manifest = execute(site, plan, stage_name, driver=arguments.job)
     except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", flush=True)
-        sys.exit(1)
+        sys.exit(report_failure(error))
     print(f"committed: {manifest.ref.path} {manifest.digest[:12]}", flush=True)

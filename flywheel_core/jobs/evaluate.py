@@ -76,7 +76,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         for seed_offset, (name, model) in enumerate(
             {
                 "production": inputs["production"] / "model",
-                "candidate": context.output / "model",
+                "candidate": on_offer[chosen.name],
             }.items()
         )
     }

@@ -50,7 +50,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         output_dir=context.work / "rl",
         launch_config=context.launch,
         engine=context.engines.config,
-        engines=context.engines if inline else None,
+        engines=context.engines.pool if inline else None,
         standards={name: standards[name] for name in models},
         surface_of={model: surface for surface, model in POINTWISE.items() if model in models},
         stop_sampling=config.evaluation.sampling,

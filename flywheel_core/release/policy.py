@@ -163,7 +163,8 @@ class ReleasePolicy(PolicyRecord):
 
     `release_managers` are user ids as the auth manager writes them into Airflow's record (with
     the simple auth manager, the user name). `release: direct` moves `production` on approval;
-    `release: ab` opens an experiment, which alone moves it.
+    `release: ab` opens an experiment, which alone moves it. A climb that has used
+    `gpu_hours_per_climb_max` is stopped, running job included; null means no limit.
     """
 
     schema_version: Literal[1] = 1
@@ -174,6 +175,7 @@ class ReleasePolicy(PolicyRecord):
     allowed_evidence_phases: tuple[EvidencePhase, ...] = Field(
         default=("pre_launch", "post_launch"), min_length=1
     )
+    gpu_hours_per_climb_max: float | None = Field(default=None, gt=0)
     thresholds: Thresholds = Field(default_factory=Thresholds)
     waivers: WaiverRule = WaiverRule()
 

@@ -207,6 +207,7 @@ class Stack:
             "FLYWHEEL_RECIPES": str(self.recipes),
             "FLYWHEEL_AIRFLOW_API": info.airflow_url,
             "FLYWHEEL_SERVICE_CREDENTIALS": str(self.service_file),
+            "FLYWHEEL_WORK": str(self.state_dir / "scratch" / "work"),
             "FLYWHEEL_SCHEDULE": "manual",
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -1,6 +1,8 @@
 """The trigger and the rule of one live job a key, against a fake of Ray's job server."""
 
 import asyncio
+import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -9,9 +11,17 @@ from typing import Any
 
 import pytest
 
+from flywheel_core.errors import RayUnreachable
 from flywheel_core.store import LocalStore
 from operators import ray_trigger
-from operators.ray_jobs import JobRequest, attach_or_submit, last_error_line
+from operators.failures import cause_in_log, last_error_line
+from operators.ray_jobs import (
+    SUBMITTED_AT,
+    JobRequest,
+    attach_or_submit,
+    open_client,
+    was_interrupted,
+)
 from operators.ray_trigger import RayJobTrigger
 
 REQUEST = JobRequest(prefix="rl-0123456789abcdef", entrypoint="python -m x")
@@ -22,7 +32,11 @@ class FakeJob:
     submission_id: str
     status: str
     start_time: int | None = 1_000_000
+    end_time: int | None = 1_003_000
     message: str = ""
+    metadata: dict[str, str] | None = None
+    driver_exit_code: int | None = None
+    error_type: str | None = None
 
 
 @dataclass
@@ -40,7 +54,9 @@ class FakeRay:
         if submission_id in self.jobs:
             self.hidden.discard(submission_id)
             raise RuntimeError(f"Job with submission_id {submission_id} already exists.")
-        self.jobs[submission_id] = FakeJob(submission_id, "PENDING")
+        self.jobs[submission_id] = FakeJob(
+            submission_id, "PENDING", metadata=options.get("metadata")
+        )
         self.submitted.append({"entrypoint": entrypoint, "submission_id": submission_id, **options})
         return submission_id
 
@@ -80,7 +96,11 @@ def trigger(store: Path, **changes: Any) -> RayJobTrigger:
         "submission_id": "rl-0-1",
         "store_root": str(store),
         "log_path": "tiny/logs/rl-0-1.log",
+        "submitted_at_s": time.time(),
         "deadline_at_s": time.time() + 60,
+        "stall_after_s": 60,
+        "usage_path": "tiny/usage/p/rl-0-1.json",
+        "num_gpus": 8,
         "poll_s": 0.01,
         "max_poll_failures": 3,
     }
@@ -125,8 +145,10 @@ def test_a_restarted_head_has_forgotten_the_job(ray: FakeRay, tmp_path: Path) ->
 
 
 def test_stops_the_job_at_its_deadline(ray: FakeRay, tmp_path: Path) -> None:
-    event = fire(trigger(tmp_path, deadline_at_s=time.time() - 1))
+    now = time.time()
+    event = fire(trigger(tmp_path, submitted_at_s=now - 101, deadline_at_s=now - 1))
     assert event["ended"] == "deadline"
+    assert event["allowed_s"] == pytest.approx(100)
     assert ray.stopped == ["rl-0-1"]
 
 
@@ -165,9 +187,11 @@ def test_numbers_follow_the_jobs_that_ended() -> None:
 
 def test_attaches_to_a_live_job() -> None:
     name = f"{REQUEST.prefix}-3"
-    ray = FakeRay(jobs={name: FakeJob(name, "RUNNING")})
+    metadata = {SUBMITTED_AT: "5000.0"}
+    ray = FakeRay(jobs={name: FakeJob(name, "RUNNING", metadata=metadata)})
     job = attach_or_submit(ray, REQUEST)
-    assert (job.submission_id, job.attached, job.started_at_s) == (name, True, 1000.0)
+    # Airflow's clock when it submitted, whatever Ray's said at the time.
+    assert (job.submission_id, job.attached, job.submitted_at_s) == (name, True, 5000.0)
     assert not ray.submitted
 
 
@@ -186,10 +210,101 @@ def test_another_keys_jobs_do_not_count() -> None:
 
 def test_resources_pass_through() -> None:
     ray = FakeRay()
-    request = JobRequest("a-b", "python", 2, 1, 0.5, {"A": "b"}, {"stage": "rl"})
+    environment = {"env_vars": {"A": "b"}, "pip": ["six"]}
+    request = JobRequest("a-b", "python", 2, 1, 0.5, environment, {"stage": "rl"})
     attach_or_submit(ray, request)
+    assert ray.submitted[0]["entrypoint"] == "python --job a-b-1"
     assert ray.submitted[0]["entrypoint_num_cpus"] == 2
     assert ray.submitted[0]["entrypoint_num_gpus"] == 1
     assert ray.submitted[0]["entrypoint_memory"] == 2**29
-    assert ray.submitted[0]["runtime_env"] == {"env_vars": {"A": "b"}}
-    assert ray.submitted[0]["metadata"] == {"stage": "rl"}
+    assert ray.submitted[0]["runtime_env"] == environment
+    assert ray.submitted[0]["metadata"]["stage"] == "rl"
+    assert float(ray.submitted[0]["metadata"][SUBMITTED_AT]) == pytest.approx(time.time(), abs=60)
+
+
+def test_a_fresh_head_does_not_give_an_old_jobs_number_again() -> None:
+    request = dataclasses.replace(REQUEST, past_numbers=frozenset({1, 4}))
+    assert attach_or_submit(FakeRay(), request).submission_id == f"{REQUEST.prefix}-5"
+
+
+@pytest.mark.parametrize(
+    ("ended", "interrupted"),
+    [
+        ({"driver_exit_code": 1}, False),
+        ({"driver_exit_code": 2}, False),
+        ({"driver_exit_code": 75}, True),
+        ({"driver_exit_code": -9}, True),
+        ({"driver_exit_code": 137}, True),
+        ({"driver_exit_code": None, "error_type": "JOB_SUPERVISOR_ACTOR_DIED"}, True),
+        ({"driver_exit_code": None, "error_type": "RUNTIME_ENV_SETUP_FAILURE"}, False),
+    ],
+)
+def test_what_another_try_may_mend(ended: dict[str, Any], interrupted: bool) -> None:
+    assert was_interrupted(ended) is interrupted
+
+
+def test_what_the_job_used_is_recorded_by_rays_clock(ray: FakeRay, tmp_path: Path) -> None:
+    ray.script = ["RUNNING", "SUCCEEDED"]
+    fire(trigger(tmp_path))
+    record = json.loads(LocalStore(str(tmp_path)).get("tiny/usage/p/rl-0-1.json"))
+    assert record == {"num_gpus": 8, "wall_s": 3.0, "gpu_hours": 8 * 3 / 3600}
+
+
+@dataclass
+class QuietRay(FakeRay):
+    """A job that says something once, and then nothing, or only what is no progress."""
+
+    chatter: str = ""
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        yield "progress: shards 1/9\n"
+        while True:
+            await asyncio.sleep(0.05)
+            yield self.chatter
+
+
+@pytest.mark.parametrize("chatter", ["", "WARNING: slow\n"])
+def test_a_stall_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chatter: str) -> None:
+    fake = QuietRay(jobs={"rl-0-1": FakeJob("rl-0-1", "RUNNING")}, chatter=chatter)
+    monkeypatch.setattr(ray_trigger, "open_client", lambda address: fake)
+    monkeypatch.setattr(ray_trigger, "LOG_TAIL_GRACE_S", 0.1)
+    told: list[str] = []
+    monkeypatch.setattr("operators.notify.tell", lambda subject, body, log: told.append(body))
+    fire(trigger(tmp_path, stall_after_s=0.4, deadline_at_s=time.time() + 1.5))
+    assert 1 <= len(told) <= 4
+    assert "no progress" in told[0]
+    assert (chatter.strip() or "progress: shards 1/9") in told[0]
+
+
+def test_progress_is_no_stall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = QuietRay(jobs={"rl-0-1": FakeJob("rl-0-1", "RUNNING")}, chatter="progress: shards 2/9\n")
+    monkeypatch.setattr(ray_trigger, "open_client", lambda address: fake)
+    monkeypatch.setattr(ray_trigger, "LOG_TAIL_GRACE_S", 0.1)
+    told: list[str] = []
+    monkeypatch.setattr("operators.notify.tell", lambda subject, body, log: told.append(body))
+    fire(trigger(tmp_path, stall_after_s=0.4, deadline_at_s=time.time() + 1.5))
+    assert told == []
+
+
+def test_an_unreachable_ray_says_where_it_should_be() -> None:
+    with pytest.raises(RayUnreachable, match=r"http://127\.0\.0\.1:9 .*FLYWHEEL_RAY_ADDRESS"):
+        open_client("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("start\nerror: lr nan: must be above 0\n", "lr nan: must be above 0"),
+        (
+            "python: Error while finding module specification for 'flywheel_core.jobs.sft' "
+            "(ModuleNotFoundError: No module named 'flywheel_core')\n",
+            "the cluster's image has no module 'flywheel_core'",
+        ),
+        ("half a line", "its driver was killed by signal 9"),
+    ],
+)
+def test_the_cause_in_one_sentence(tmp_path: Path, log: str, said: str) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put("a.log", log.encode())
+    event = {"status": "FAILED", "driver_exit_code": -9 if "half" in log else 1}
+    assert cause_in_log(store, "a.log", event).startswith(said)

@@ -18,6 +18,8 @@ def main(name: str) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", required=True)
     parser.add_argument("--plan", required=True)
+    parser.add_argument("--work", default="")
+    parser.add_argument("--job", default="")
     arguments = parser.parse_args()
     store = open_store(arguments.store)
     stage = load_plan(store, arguments.plan).stage(name)

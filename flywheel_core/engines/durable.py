@@ -1,0 +1,119 @@
+"""Generation in shards that survive a killed job: a retry goes on at the first missing one."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Literal
+
+from flywheel_core.artifacts import digest_of
+from flywheel_core.engines.base import Completion, Embedder, Generator, Messages, Progress, Scorer
+from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.pool import EnginePool
+
+
+class DurableEngines:
+    """A pool whose generators keep what they have sampled below `folder`.
+
+    `pool` is the pool itself, for online RL: its weights change between calls, so nothing sampled
+    from them may be kept.
+    """
+
+    def __init__(self, pool: EnginePool, folder: Path, progress: Progress) -> None:
+        self.pool = pool
+        self.config = pool.config
+        self._folder = folder
+        self._progress = progress
+
+    def generator(self, model_dir: Path) -> Generator:
+        """The generator, serving `model_dir` once something is asked of it."""
+        return _DurableGenerator(self, model_dir)
+
+    def scorer(self) -> Scorer:
+        """The pool's scorer."""
+        return self.pool.scorer()
+
+    def embedder(self, name: Literal["minilm", "hash"] = "minilm") -> Embedder:
+        """The pool's embedder."""
+        return self.pool.embedder(name)
+
+
+class _DurableGenerator:
+    """The pool's generator for one model, shard by shard."""
+
+    def __init__(self, engines: DurableEngines, model_dir: Path) -> None:
+        self._engines = engines
+        self._model_dir = model_dir
+
+    def load(self, model_dir: Path) -> str:
+        """Serve another checkpoint from now on."""
+        self._model_dir = model_dir
+        return self._engines.pool.generator(model_dir).load(model_dir)
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        sampling: SamplingConfig,
+        *,
+        progress: Progress | None = None,
+    ) -> list[list[Completion]]:
+        """As the pool's own, in the order of the prompts."""
+        told = progress or self._engines._progress
+        found: list[list[Completion]] = [[] for _ in prompts]
+        done = 0
+        for number, indices in shards(prompts, self._engines.config.shard_prompts):
+            asked = [prompts[index] for index in indices]
+            for index, samples in zip(indices, self._shard(asked, sampling, number), strict=True):
+                found[index] = samples
+            done += len(indices)
+            told(done, len(prompts), "prompts answered")
+        return found
+
+    def _shard(
+        self, prompts: Sequence[Messages], sampling: SamplingConfig, number: int
+    ) -> list[list[Completion]]:
+        """One shard, from its file or from the model; the file appears whole."""
+        sampling = sampling.model_copy(update={"seed": seed_of(sampling.seed, number)})
+        name = digest_of([str(self._model_dir), sampling.model_dump(), _plain(prompts)])
+        path = self._engines._folder / f"{name[:32]}.json"
+        if path.is_file():
+            return [
+                [Completion(*one) for one in samples] for samples in json.loads(path.read_text())
+            ]
+        generator = self._engines.pool.generator(self._model_dir)
+        answers = generator.generate(prompts, sampling)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps([[astuple(one) for one in a] for a in answers]))
+        unfinished.rename(path)
+        return answers
+
+
+def shards(prompts: Sequence[Messages], size: int) -> list[tuple[int, list[int]]]:
+    """Indices of the prompts in shards of at most `size`, no prompt twice in one.
+
+    A sample's seed comes from its prompt and from its number among equal prompts of one call. So
+    the n-th of equal prompts goes into shards numbered n, whose seed `seed_of` sets apart: what is
+    drawn depends neither on `size` nor on which shards were there already.
+    """
+    seen: dict[str, int] = defaultdict(int)
+    rounds: dict[int, list[int]] = defaultdict(list)
+    for index, prompt in enumerate(prompts):
+        text = json.dumps(_plain([prompt]))
+        rounds[seen[text]].append(index)
+        seen[text] += 1
+    return [
+        (number, indices[start : start + size])
+        for number, indices in sorted(rounds.items())
+        for start in range(0, len(indices), size)
+    ]
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The call's seed for the first of equal prompts; another for each further one."""
+    return seed if number == 0 else int(digest_of([seed, number])[:8], 16)
+
+
+def _plain(prompts: Sequence[Messages]) -> list[list[list[str]]]:
+    return [[[turn["role"], turn["content"]] for turn in messages] for messages in prompts]
