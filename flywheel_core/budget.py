@@ -1,12 +1,10 @@
 """GPU-hours of a climb: what its jobs have used, and how long the next one may run.
 
-The limit is in the deployed policy. Each job's use is recorded when it ends, once, beside the
-plan; a job's deadline is never later than the moment at which the climb's limit is reached, so
-the stop is hard.
+The limit is in the deployed policy. Each job's use is recorded once, when it ends; a running job
+is stopped at the moment at which the climb's limit is reached, so the stop is hard.
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -22,11 +20,11 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one job may take: it holds `num_gpus` for at most `job_s` seconds (inf: no limit)."""
+    """What one job may take: it holds `num_gpus` for at most `job_s` seconds (None: no limit)."""
 
     folder: str
     num_gpus: float
-    job_s: float
+    job_s: float | None
 
     def usage_path(self, submission_id: str) -> str:
         return f"{self.folder}/{submission_id}.json"
@@ -48,7 +46,7 @@ def allowance_of(
     num_gpus = num_gpus_of(plan.parsed_recipe(), stage)
     limit = policy.gpu_hours_per_climb_max
     if limit is None or not num_gpus:
-        return Allowance(folder, num_gpus, math.inf)
+        return Allowance(folder, num_gpus, None)
     used = gpu_hours_used(store, plan)
     if used >= limit:
         raise BudgetExceeded(
@@ -67,15 +65,23 @@ def usage_folder(plan: PinnedPlan) -> str:
 
 def gpu_hours_used(store: Store, plan: PinnedPlan) -> float:
     """GPU-hours of the climb's jobs that have ended."""
-    records = (json.loads(store.get(path)) for path in store.list(usage_folder(plan)))
+    ended = [path for path in store.list(usage_folder(plan)) if path.endswith(".json")]
+    records = [json.loads(store.get(path)) for path in ended]
     return float(sum(record["gpu_hours"] for record in records))
 
 
-def record_usage(store: Store, path: str, *, num_gpus: float, wall_s: float) -> None:
+def record_start(store: Store, path: str, at_s: float) -> float:
+    """Record when a job began to run, in seconds since 1970; returns the first such record."""
+    started = f"{path.removesuffix('.json')}.started"
+    store.put_if_absent(started, json.dumps(at_s).encode())
+    return float(json.loads(store.get(started)))
+
+
+def record_usage(store: Store, path: str, num_gpus: float, running_s: float) -> None:
     """Record what a job used; the first record of a job stands."""
     record = {
         "num_gpus": num_gpus,
-        "wall_s": round(wall_s, 3),
-        "gpu_hours": num_gpus * wall_s / SECONDS_PER_HOUR,
+        "running_s": round(running_s, 3),
+        "gpu_hours": num_gpus * running_s / SECONDS_PER_HOUR,
     }
     store.put_if_absent(path, json.dumps(record).encode())

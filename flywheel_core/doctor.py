@@ -1,5 +1,6 @@
 """`flywheel doctor`: what would stop a climb, found before it starts."""
 
+import json
 import os
 import shutil
 import stat
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from flywheel_core.clocks import clock_fault
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import FlywheelError
 from flywheel_core.recipe import RECIPE_FOLDER, load_recipe
@@ -40,6 +42,7 @@ def examine(deployment: Deployment, *, only_recipes: bool = False) -> list[Findi
         _store(deployment),
         _credentials(deployment.home),
         _auth_manager(),
+        *_clocks(deployment.home),
     ]
 
 
@@ -113,3 +116,16 @@ def _auth_manager() -> Finding:
     ok = everybody not in ("true", "1", "yes")
     said = "users are told apart" if ok else "simple_auth_manager_all_admins is on; turn it off"
     return Finding("auth manager", ok, said)
+
+
+def _clocks(home: Path) -> list[Finding]:
+    """The running stack's servers against this machine."""
+    path = home / "stack.json"
+    if not path.is_file():
+        return []
+    info = json.loads(path.read_text())
+    faults = {url: clock_fault(url) for url in (info["airflow_url"], info["ray_url"])}
+    return [
+        Finding(f"clock of {url}", fault is None, fault or "within two minutes of this machine's")
+        for url, fault in faults.items()
+    ]

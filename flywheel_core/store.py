@@ -261,7 +261,12 @@ class S3Store:
         except OSError as error:
             if isinstance(error, FileExistsError):
                 raise
-            raise StoreError(f"{self.root!r}, path {path!r}: {error}") from error
+            step = (
+                "; this machine's clock is wrong: set it by NTP"
+                if "RequestTimeTooSkewed" in str(error)
+                else ""
+            )
+            raise StoreError(f"{self.root!r}, path {path!r}: {error}{step}") from error
 
     def put(self, path: str, data: bytes) -> None:
         with self._reached(path):

@@ -13,8 +13,9 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from flywheel_core.artifacts import is_done
+from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.budget import allowance_of
+from flywheel_core.clocks import clock_fault
 from flywheel_core.errors import BudgetExceeded, JobError, JobInterrupted, RayUnreachable
 from flywheel_core.plan import PinnedPlan, PlannedStage
 from flywheel_core.store import Store
@@ -63,6 +64,7 @@ class RayJobOperator(BaseOperator):
         site = Site.from_environment()
         stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
         if is_done(site.store(), stage.ref):
+            read_manifest(site.store(), stage.ref)  # an unreadable one is this task's fault to show
             self.log.info("%s is there already: no job needed", stage.ref.path)
             return stage.ref.path
         self._run(site, context, stage, resubmissions=0)
@@ -111,7 +113,8 @@ class RayJobOperator(BaseOperator):
                 store_root=site.store_root,
                 log_path=log_path(stage, job.submission_id),
                 submitted_at_s=job.submitted_at_s,
-                deadline_at_s=job.submitted_at_s + min(stage.resources.timeout_s, allowance.job_s),
+                timeout_s=stage.resources.timeout_s,
+                budget_s=allowance.job_s,
                 stall_after_s=stage.resources.stall_after_s,
                 usage_path=allowance.usage_path(job.submission_id),
                 num_gpus=allowance.num_gpus,
@@ -130,6 +133,9 @@ class RayJobOperator(BaseOperator):
         past = past_numbers(site.store(), stage)
         request = job_request(site, plan, stage, path, context, past)
         client = open_client_patiently(site.ray_address, self.log.warning)
+        fault = clock_fault(site.ray_address)
+        if fault:
+            self.log.warning("%s", fault)
         with ray_errors(site.ray_address):
             _refuse_empty_success(site.store(), stage, known_jobs(client, request.prefix))
             return attach_or_submit(client, request)
@@ -193,7 +199,15 @@ def failure(site: Site, stage: PlannedStage, event: dict[str, Any]) -> JobError:
     path = log_path(stage, submission_id)
     kind: type[JobError] = JobError
     if event["ended"] == "deadline":
-        kind, cause = _out_of_time(stage, event)
+        cause = f"it took longer than its {stage.resources.timeout_s} s and was stopped"
+    elif event["ended"] == "budget":
+        kind, cause = (
+            BudgetExceeded,
+            (
+                "the climb's GPU-hours were used up while it ran, and it was stopped; raise "
+                "gpu_hours_per_climb_max in the release policy, or start a smaller climb"
+            ),
+        )
     elif event["ended"] == "unreachable":
         kind = RayUnreachable
         cause = f"Ray stopped answering at {site.ray_address}: {event.get('message')}"
@@ -207,16 +221,6 @@ def failure(site: Site, stage: PlannedStage, event: dict[str, Any]) -> JobError:
         f"[Ray job {submission_id}, whole log {site.store_root}/{path}]. "
         "Mend the cause, then clear this task: finished shards and checkpoints are kept."
     )
-
-
-def _out_of_time(stage: PlannedStage, event: dict[str, Any]) -> tuple[type[JobError], str]:
-    allowed_s = float(event["allowed_s"])
-    if allowed_s < stage.resources.timeout_s:
-        return BudgetExceeded, (
-            f"the climb's GPU-hours were used up after {allowed_s:.0f} s of this job, and it was "
-            "stopped; raise gpu_hours_per_climb_max in the release policy, or start a smaller climb"
-        )
-    return JobError, f"it ran longer than its {stage.resources.timeout_s} s and was stopped"
 
 
 def _was_lost(event: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from flywheel_core.budget import record_usage
+from flywheel_core.budget import record_start, record_usage
 from flywheel_core.errors import FlywheelError, StoreMissing
 from flywheel_core.store import open_store
 from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, open_client, status_of
@@ -32,12 +32,13 @@ Answer = TypeVar("Answer")
 
 
 class RayJobTrigger(BaseTrigger):
-    """Fires once: `{"ended": "finished" | "deadline" | "unknown" | "unreachable", …}`.
+    """Fires once: `{"ended": "finished" | "deadline" | "budget" | "unknown" | "unreachable", …}`.
 
-    `submitted_at_s` and `deadline_at_s` are seconds since 1970 by Airflow's clock, so a restart
-    of the triggerer gives no extra time and Ray's clock does not matter. A job whose log shows no
-    progress for `stall_after_s` is reported, again and again, but not stopped. What it used of
-    `num_gpus` is recorded at `usage_path` when it ends.
+    `submitted_at_s` is seconds since 1970 by Airflow's clock, so a restart of the triggerer gives
+    no extra time and Ray's clock does not matter. The job is stopped `timeout_s` after that, and
+    once it has *run* for `budget_s` (waiting for GPUs uses none). One whose log shows no progress
+    for `stall_after_s` is reported, again and again, but not stopped. What it used of `num_gpus`
+    is recorded at `usage_path` when it ends.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class RayJobTrigger(BaseTrigger):
         store_root: str,
         log_path: str,
         submitted_at_s: float,
-        deadline_at_s: float,
+        timeout_s: float,
+        budget_s: float | None,
         stall_after_s: float,
         usage_path: str,
         num_gpus: float,
@@ -61,13 +63,16 @@ class RayJobTrigger(BaseTrigger):
         self.store_root = store_root
         self.log_path = log_path
         self.submitted_at_s = submitted_at_s
-        self.deadline_at_s = deadline_at_s
+        self.timeout_s = timeout_s
+        self.budget_s = budget_s
         self.stall_after_s = stall_after_s
         self.usage_path = usage_path
         self.num_gpus = num_gpus
         self.poll_s = poll_s
         self.max_poll_failures = max_poll_failures
         self._client: JobsClient | None = None
+        self._was_pending = False
+        self._started_at_s: float | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         return (
@@ -78,7 +83,8 @@ class RayJobTrigger(BaseTrigger):
                 "store_root": self.store_root,
                 "log_path": self.log_path,
                 "submitted_at_s": self.submitted_at_s,
-                "deadline_at_s": self.deadline_at_s,
+                "timeout_s": self.timeout_s,
+                "budget_s": self.budget_s,
                 "stall_after_s": self.stall_after_s,
                 "usage_path": self.usage_path,
                 "num_gpus": self.num_gpus,
@@ -100,14 +106,14 @@ class RayJobTrigger(BaseTrigger):
             watching.cancel()
             await asyncio.gather(following, watching, return_exceptions=True)
         await follower.keep_whole()
-        await self._record_usage(event)
+        await self._record_usage()
         yield TriggerEvent(event | {"submission_id": self.submission_id})
 
     async def on_kill(self) -> None:
         """Somebody cleared or marked the task: the job ends with it."""
         self.log.info("task ended by a person: stopping Ray job %s", self.submission_id)
         await self._stop()
-        await self._record_usage({})
+        await self._record_usage()
 
     async def ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
         """A call of Ray's blocking client, from a thread, with an end to its patience."""
@@ -121,8 +127,11 @@ class RayJobTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         failures = 0
         while True:
-            if time.time() > self.deadline_at_s:
-                return await self._end_at_deadline()
+            out_of_time = self._out_of_time()
+            if out_of_time is not None:
+                self.log.error("%s is over: stopping Ray job %s", out_of_time, self.submission_id)
+                await self._stop()
+                return {"ended": out_of_time}
             try:
                 client = await self.client()
                 job = await self.ask(client.get_job_info, self.submission_id)
@@ -139,13 +148,38 @@ class RayJobTrigger(BaseTrigger):
             failures = 0
             if status_of(job) in TERMINAL:
                 return _finished(job)
+            await self._note_start(status_of(job))
             await asyncio.sleep(self.poll_s)
 
-    async def _end_at_deadline(self) -> dict[str, Any]:
-        allowed_s = self.deadline_at_s - self.submitted_at_s
-        self.log.error("deadline passed: stopping Ray job %s", self.submission_id)
-        await self._stop()
-        return {"ended": "deadline", "message": "stopped at its deadline", "allowed_s": allowed_s}
+    def _out_of_time(self) -> str | None:
+        """`deadline` or `budget`, where the job has had all of it."""
+        now_s = time.time()
+        if now_s > self.submitted_at_s + self.timeout_s:
+            return "deadline"
+        if self.budget_s is not None and self._started_at_s is not None:
+            return "budget" if now_s > self._started_at_s + self.budget_s else None
+        return None
+
+    async def _note_start(self, status: str) -> None:
+        """When the job got its GPUs; kept in the store, so that a later triggerer knows. Where
+        nobody saw it wait, it counts from its submission."""
+        if status != "RUNNING":
+            self._was_pending = True
+        elif self._started_at_s is None:
+            seen_at_s = time.time() if self._was_pending else self.submitted_at_s
+            self._started_at_s = await self._in_store(record_start, seen_at_s) or seen_at_s
+
+    async def _in_store(self, call: Callable[..., Answer], *arguments: Any) -> Answer | None:
+        """A record about this job's use; losing one is a warning."""
+
+        def work() -> Answer:
+            return call(open_store(self.store_root), self.usage_path, *arguments)
+
+        try:
+            return await asyncio.to_thread(work)
+        except FlywheelError as error:
+            self.log.warning("use of %s not recorded: %s", self.submission_id, error)
+            return None
 
     async def _stop(self) -> None:
         """Stop the job and wait until it has stopped, as long as that is worth waiting."""
@@ -161,19 +195,9 @@ class RayJobTrigger(BaseTrigger):
         except Exception as error:  # the event must fire whatever Ray does
             self.log.warning("could not stop %s: %s", self.submission_id, _one_line(error))
 
-    async def _record_usage(self, event: dict[str, Any]) -> None:
-        """By Ray's two times where it has both (one clock), else by ours."""
-        wall_s = event.get("wall_s") or time.time() - self.submitted_at_s
-        try:
-            await asyncio.to_thread(
-                record_usage,
-                open_store(self.store_root),
-                self.usage_path,
-                num_gpus=self.num_gpus,
-                wall_s=wall_s,
-            )
-        except FlywheelError as error:
-            self.log.warning("GPU-hours of %s not recorded: %s", self.submission_id, error)
+    async def _record_usage(self) -> None:
+        started_at_s = self._started_at_s or self.submitted_at_s
+        await self._in_store(record_usage, self.num_gpus, time.time() - started_at_s)
 
 
 class StallWatch:
@@ -293,14 +317,12 @@ class LogFollower:
 
 
 def _finished(job: Any) -> dict[str, Any]:
-    start_ms, end_ms = getattr(job, "start_time", None), getattr(job, "end_time", None)
     return {
         "ended": "finished",
         "status": status_of(job),
         "message": str(job.message or ""),
         "driver_exit_code": getattr(job, "driver_exit_code", None),
         "error_type": str(getattr(job, "error_type", None) or "") or None,
-        "wall_s": (end_ms - start_ms) / 1000 if start_ms and end_ms else None,
     }
 
 

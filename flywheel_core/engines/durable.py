@@ -23,8 +23,8 @@ class DurableEngines:
     def __init__(self, pool: EnginePool, folder: Path, progress: Progress) -> None:
         self.pool = pool
         self.config = pool.config
+        self.progress = progress
         self._folder = folder
-        self._progress = progress
 
     def generator(self, model_dir: Path) -> Generator:
         """The generator, serving `model_dir` once something is asked of it."""
@@ -59,19 +59,28 @@ class _DurableGenerator:
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
         """As the pool's own, in the order of the prompts."""
-        told = progress or self._engines._progress
+        told = progress or self._engines.progress
         found: list[list[Completion]] = [[] for _ in prompts]
-        done = 0
+        before = 0
+
+        def tell(done: int, total: int, what: str = "") -> None:
+            told(before + len(asked) * done // max(1, total), len(prompts), "prompts answered")
+
         for number, indices in shards(prompts, self._engines.config.shard_prompts):
             asked = [prompts[index] for index in indices]
-            for index, samples in zip(indices, self._shard(asked, sampling, number), strict=True):
+            answers = self._shard(asked, sampling, number, tell)
+            for index, samples in zip(indices, answers, strict=True):
                 found[index] = samples
-            done += len(indices)
-            told(done, len(prompts), "prompts answered")
+            before += len(indices)
+            told(before, len(prompts), "prompts answered")
         return found
 
     def _shard(
-        self, prompts: Sequence[Messages], sampling: SamplingConfig, number: int
+        self,
+        prompts: Sequence[Messages],
+        sampling: SamplingConfig,
+        number: int,
+        progress: Progress,
     ) -> list[list[Completion]]:
         """One shard, from its file or from the model; the file appears whole."""
         sampling = sampling.model_copy(update={"seed": seed_of(sampling.seed, number)})
@@ -82,7 +91,7 @@ class _DurableGenerator:
                 [Completion(*one) for one in samples] for samples in json.loads(path.read_text())
             ]
         generator = self._engines.pool.generator(self._model_dir)
-        answers = generator.generate(prompts, sampling)
+        answers = generator.generate(prompts, sampling, progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps([[astuple(one) for one in a] for a in answers]))

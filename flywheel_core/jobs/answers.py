@@ -102,7 +102,8 @@ def score(
     responses: Sequence[str],
 ) -> Scores:
     """Raw scores [num_prompts] of a pointwise or signal model."""
-    scores = engines.scorer().score(model, list(zip(prompts, responses, strict=True)))
+    rows = list(zip(prompts, responses, strict=True))
+    scores = engines.scorer().score(model, rows, progress=engines.progress)
     if not np.isfinite(scores).all():
         raise InputDataError(
             f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"
@@ -120,7 +121,7 @@ def score_pairs(
     """How much a pairwise model prefers `first`, both orders averaged: antisymmetric [n]."""
     forward = list(zip(prompts, first, second, strict=True))
     backward = list(zip(prompts, second, first, strict=True))
-    scores = engines.scorer().score(model, forward + backward)
+    scores = engines.scorer().score(model, forward + backward, progress=engines.progress)
     if not np.isfinite(scores).all():
         raise InputDataError(
             f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"

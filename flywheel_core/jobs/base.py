@@ -49,15 +49,20 @@ class Progress(Protocol):
 class LineProgress:
     """Progress as plain lines, at most one every `interval_s`, for a job's log.
 
-    The rate counts from the first call about a piece of work, so it needs a second one.
+    The rate counts from the first call about a piece of work, so it needs a second one; work
+    that starts over (another model is asked the same) is counted anew.
     """
 
     interval_s: float = 5.0
     _first: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _newest: dict[str, int] = field(default_factory=dict)
     _last_s: float = 0.0
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         now = time.monotonic()
+        if done < self._newest.get(what, 0):
+            del self._first[what]
+        self._newest[what] = done
         first_done, first_s = self._first.setdefault(what, (done, now))
         if done < total and now - self._last_s < self.interval_s:
             return
