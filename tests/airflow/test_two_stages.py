@@ -1,6 +1,7 @@
 """The operator on a real Airflow and a real Ray: defer, follow, attach, fail with a sentence."""
 
 import httpx
+import psutil
 import pytest
 from airflow_harness import Deployed
 from airflow_seeds import JOBS, commit_stage, two_stage_plan, write_recipe
@@ -51,6 +52,43 @@ def test_a_failed_job_says_why_and_where(deployed: Deployed) -> None:
     assert f"first (key {key}): num_gpus 9: this node has 0 (FAILED)" in log
     assert f"[Ray job first-{key}-1, whole log {deployed.stack.store_root}/" in log
     assert deployed.admin.task_states(DAG, "run-red")["second"] == "upstream_failed"
+    assert deployed.admin.try_number(DAG, "run-red", "first") == 1
+
+
+def test_a_module_that_the_cluster_lacks_is_named_and_not_tried_again(deployed: Deployed) -> None:
+    recipe = write_recipe(deployed.recipes, "lacking")  # its jobs do not find the tests' stages
+    two_stage_plan(deployed.store, recipe, "run-lacking", {}, {})
+    deployed.admin.trigger(DAG, {"recipe": "lacking"}, "run-lacking")
+    assert deployed.wait_for_run(DAG, "run-lacking") == "failed"
+    log = deployed.log_of(DAG, "run-lacking", "first")
+    assert "the cluster's image has no module 'first_stage'" in log
+    assert deployed.admin.try_number(DAG, "run-lacking", "first") == 1
+
+
+def test_a_killed_driver_is_tried_again(deployed: Deployed) -> None:
+    recipe = write_recipe(deployed.recipes, "two", env={"PYTHONPATH": str(JOBS)})
+    plan = two_stage_plan(deployed.store, recipe, "run-killed", {"sleep_s": 10}, {})
+    commit_stage(deployed.store, plan, "second")
+    prefix = f"first-{plan.stage('first').ref.key}"
+    deployed.admin.trigger(DAG, {"recipe": "two"}, "run-killed")
+    assert wait_until(lambda: bool(drivers(f"{prefix}-1")), timeout_s=90)
+    drivers(f"{prefix}-1")[0].kill()
+    assert deployed.wait_for_run(DAG, "run-killed") == "success"
+    assert ray_jobs(deployed, prefix) == {f"{prefix}-1": "FAILED", f"{prefix}-2": "SUCCEEDED"}
+    assert "its driver was killed by signal 9" in deployed.admin.task_log(
+        DAG, "run-killed", "first", 1
+    )
+    assert deployed.admin.try_number(DAG, "run-killed", "first") == 2
+
+
+def drivers(submission_id: str) -> list[psutil.Process]:
+    """The process of a Ray job itself, not the shell that starts it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if submission_id in command and "-m" in command:
+            found.append(process)
+    return found
 
 
 def ray_jobs(deployed: Deployed, prefix: str) -> dict[str, str]:

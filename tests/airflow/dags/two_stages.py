@@ -4,6 +4,7 @@ from datetime import datetime
 
 from airflow.sdk import DAG, Param, chain
 
+from operators.defaults import DEFAULT_ARGS
 from operators.ray_job import RayJobOperator
 
 with DAG(
@@ -11,6 +12,7 @@ with DAG(
     schedule=None,
     start_date=datetime(2026, 1, 5),
     is_paused_upon_creation=False,
+    default_args=DEFAULT_ARGS,
     params={"recipe": Param("two", type="string")},
 ):
     chain(
