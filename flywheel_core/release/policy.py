@@ -163,12 +163,14 @@ class ReleasePolicy(PolicyRecord):
 
     `release_managers` are user ids as the auth manager writes them into Airflow's record (with
     the simple auth manager, the user name). `release: direct` moves `production` on approval;
-    `release: ab` opens an experiment, which alone moves it.
+    `release: ab` opens an experiment, which alone moves it. `self_approval_allowed` lets whoever
+    triggered a run approve its candidate; off, every release takes two people (four eyes).
     """
 
     schema_version: Literal[1] = 1
     release_managers: tuple[Name, ...] = Field(min_length=1)
     response_timeout_h: float = Field(default=120, gt=0, le=120)
+    self_approval_allowed: bool = False
     automated_approval_allowed: bool = False
     release: Literal["direct", "ab"] = "ab"
     allowed_evidence_phases: tuple[EvidencePhase, ...] = Field(
