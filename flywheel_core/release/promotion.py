@@ -7,13 +7,13 @@ out again from the artifacts. `rollback` and `set_freeze` work with Airflow down
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError, PointerConflict, PromotionRefused
-from flywheel_core.plan import PinnedPlan, plan_path
+from flywheel_core.plan import PinnedPlan, load_plan, plan_path
 from flywheel_core.pointers import Pointer, PointerRecord
-from flywheel_core.release.case import Case, build_case
+from flywheel_core.release.case import Case, build_case, require_plan_of
 from flywheel_core.release.decision import (
     APPROVE,
     DIGEST_PREFIX,
@@ -71,6 +71,47 @@ def question(store: Store, plan: PinnedPlan, policy: ReleasePolicy, *, reports: 
     ]
     subject = f"Release generation {plan.generation} of {plan.flywheel}?"
     return Question(subject=subject, body="\n".join(lines), digest=case.digest)
+
+
+class AirflowRecords(Protocol):
+    """What promote asks Airflow, of one human task: its own records, over REST."""
+
+    def approval_record(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None: ...
+
+    def approval_tries(
+        self, dag_id: str, run_id: str, task_id: str, *, up_to: int
+    ) -> list[dict[str, Any]]: ...
+
+    def try_number(self, dag_id: str, run_id: str, task_id: str) -> int: ...
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]: ...
+
+
+def promote_run(
+    store: Store,
+    path: str,
+    policy: ReleasePolicy,
+    airflow: AirflowRecords,
+    *,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+) -> Promotion:
+    """What the promote task does: the plan that lies at `path`, on the records of approval
+    `task_id`. An error of either is a refusal."""
+    plan = load_plan(store, path)
+    require_plan_of(plan, path)
+    detail = airflow.approval_record(dag_id, run_id, task_id)
+    current_try = airflow.try_number(dag_id, run_id, task_id)
+    return promote(
+        store,
+        plan,
+        policy,
+        detail=detail,
+        current_try_number=current_try,
+        dag_run=airflow.dag_run(dag_id, run_id),
+        tries=airflow.approval_tries(dag_id, run_id, task_id, up_to=current_try),
+    )
 
 
 def promote(
