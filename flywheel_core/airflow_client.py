@@ -130,9 +130,14 @@ class AirflowClient:
         started = self.request("POST", f"/dags/{_q(dag_id)}/dagRuns", json=body)
         return str(started.json()["dag_run_id"])
 
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Airflow's own record of a run: `state`, `run_type`, `triggering_user_name`, …"""
+        found: dict[str, Any] = self.request("GET", _run_path(dag_id, run_id)).json()
+        return found
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """`queued`, `running`, `success` or `failed`."""
-        return str(self.request("GET", _run_path(dag_id, run_id)).json()["state"])
+        return str(self.dag_run(dag_id, run_id)["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Every task of a run: `task_id`, `state`, `try_number`, `start_date`, …"""
@@ -197,6 +202,17 @@ class AirflowClient:
         response = self.request("GET", path, allowed=(404,))
         found: dict[str, Any] | None = None if response.status_code == 404 else response.json()
         return found
+
+    def approval_tries(
+        self, dag_id: str, run_id: str, task_id: str, *, up_to: int
+    ) -> list[dict[str, Any]]:
+        """Airflow's records of every try of a human task that was asked, oldest first."""
+        path = f"{_task_path(dag_id, run_id, task_id)}/-1/hitlDetails/tries"
+        answers = [
+            self.request("GET", f"{path}/{number}", allowed=(404,))
+            for number in range(1, up_to + 1)
+        ]
+        return [answer.json() for answer in answers if answer.status_code != 404]
 
     def try_number(self, dag_id: str, run_id: str, task_id: str) -> int:
         """The task's current try."""

@@ -26,6 +26,8 @@ from flywheel_core.stack import Stack
 
 WEEKLY = "flywheel_weekly"
 APPROVAL = "approval"
+PROMOTE = "promote"
+TRIGGERING_USER = "admin"
 POLL_S = 2.0
 ENDED = {"success", "failed"}
 RED = {"failed", "upstream_failed"}
@@ -108,7 +110,7 @@ def climb_through_airflow(
     _check_approver(deployment, approve_as)
     ended: list[Ended] = []
     was_up = make_stack(deployment).status().running
-    with running_stack(deployment, console) as stack, stack.client() as admin:
+    with running_stack(deployment, console) as stack, stack.client(TRIGGERING_USER) as admin:
         admin.wait_for_dag(WEEKLY)
         admin.unpause(WEEKLY)
         for _ in range(generations):
@@ -145,6 +147,12 @@ def _check_approver(deployment: Deployment, approve_as: str | None) -> None:
         raise ConfigError(
             f"--approve-as {approve_as}: the policy {deployment.policy_path} forbids automated "
             "approvals; approve in the Airflow UI"
+        )
+    if approve_as == TRIGGERING_USER and not policy.self_approval_allowed:
+        raise ConfigError(
+            f"--approve-as {approve_as}: this command triggers the run as {TRIGGERING_USER}, and "
+            f"the policy {deployment.policy_path} has self_approval_allowed false; approve as "
+            "another release manager"
         )
 
 
@@ -202,6 +210,11 @@ def _account(
         outcome, reason = "awaiting_approval", "waiting for a release manager"
     elif any(task.startswith("gate_") for task in red):
         outcome = "blocked"
+    elif states.get(PROMOTE) == "success" and deployment.policy().release == "direct":
+        reason = (
+            "promote is green in Airflow, but production does not name this candidate: the task "
+            "was marked, not run; clear it"
+        )
     return Ended(
         generation=plan.generation,
         outcome=outcome,

@@ -1,5 +1,6 @@
 """`flywheel doctor`: what would stop a climb, found before it starts."""
 
+import configparser
 import json
 import os
 import shutil
@@ -17,6 +18,14 @@ from flywheel_core.release.policy import load_policy
 
 MIN_FREE_GIB = 5
 LIGHT_PACKAGES = ("apache-airflow", "ray", "pyarrow", "pydantic")
+SECRET_FILES = (
+    "ray_token",
+    "airflow/airflow.cfg",
+    "airflow/airflow_keys.json",
+    "airflow/airflow.db",
+)
+ALL_ADMINS = "simple_auth_manager_all_admins"
+ALL_ADMINS_VARIABLE = f"AIRFLOW__CORE__{ALL_ADMINS.upper()}"
 WORKER_PACKAGES = ("torch", "transformers", "trl", "deepspeed")
 
 
@@ -41,7 +50,7 @@ def examine(deployment: Deployment, *, only_recipes: bool = False) -> list[Findi
         _disk(deployment.home),
         _store(deployment),
         _credentials(deployment.home),
-        _auth_manager(),
+        _auth_manager(deployment.home),
         *_clocks(deployment.home),
     ]
 
@@ -100,22 +109,49 @@ def _store(deployment: Deployment) -> Finding:
 
 
 def _credentials(home: Path) -> Finding:
-    loose = [
-        str(path)
-        for path in sorted(home.glob("*.json"))
-        if "credential" in path.name or "password" in path.name
-        if stat.S_IMODE(path.stat().st_mode) & 0o077
+    secret = [
+        *(
+            path
+            for path in home.glob("*.json")
+            if "credential" in path.name or "password" in path.name
+        ),
+        *(path for path in (home / name for name in SECRET_FILES) if path.is_file()),
     ]
+    loose = [str(path) for path in sorted(secret) if stat.S_IMODE(path.stat().st_mode) & 0o077]
     said = f"readable by others: {', '.join(loose)}; chmod 600 them" if loose else "private"
     return Finding("password files", not loose, said)
 
 
-def _auth_manager() -> Finding:
+def _auth_manager(home: Path) -> Finding:
     """An auth manager that makes everybody an administrator makes every approval worthless."""
-    everybody = os.environ.get("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "").lower()
-    ok = everybody not in ("true", "1", "yes")
-    said = "users are told apart" if ok else "simple_auth_manager_all_admins is on; turn it off"
-    return Finding("auth manager", ok, said)
+    places = [ALL_ADMINS_VARIABLE] if _is_on(os.environ.get(ALL_ADMINS_VARIABLE)) else []
+    try:
+        places += [str(file) for file in _airflow_settings(home) if _makes_all_admins(file)]
+    except (configparser.Error, OSError, UnicodeDecodeError) as error:
+        return Finding("auth manager", False, f"Airflow's settings cannot be read: {error}")
+    if not places:
+        return Finding("auth manager", True, "users are told apart")
+    said = f"{ALL_ADMINS} is on in {', '.join(places)}; turn it off"
+    return Finding("auth manager", False, said)
+
+
+def _airflow_settings(home: Path) -> list[Path]:
+    """The `airflow.cfg` of this home's stack, and of the Airflow that the environment names."""
+    folders = [home / "airflow", Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser()]
+    files = [Path(os.environ.get("AIRFLOW_CONFIG", folders[-1] / "airflow.cfg"))]
+    files.append(folders[0] / "airflow.cfg")
+    return sorted({file for file in files if file.is_file()})
+
+
+def _makes_all_admins(file: Path) -> bool:
+    settings = configparser.ConfigParser(interpolation=None, strict=False)
+    settings.read_string(file.read_text(encoding="utf-8"))
+    return _is_on(settings.get("core", ALL_ADMINS, fallback=None))
+
+
+def _is_on(value: str | None) -> bool:
+    """As Airflow reads a boolean, comment and all."""
+    return (value or "").split("#")[0].strip().lower() in ("true", "t", "1", "yes", "on")
 
 
 def _clocks(home: Path) -> list[Finding]:

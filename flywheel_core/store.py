@@ -8,6 +8,7 @@ conformance suite against every store.
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -17,6 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
 from flywheel_core.errors import ConfigError, StoreError, StoreFull, StoreMissing
+
+NEVER_IN_A_PATH = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]|\?versionId=")
+"""A backslash, control characters, halves of a surrogate pair (no file name), and s3fs's mark of a
+version, with which two paths would mean one object."""
 
 
 class Store(Protocol):
@@ -66,7 +71,7 @@ def open_store(root: str) -> Store:
 def checked_path(path: str) -> str:
     """`path`, or an error where it could leave the root."""
     pure = PurePosixPath(path)
-    unclean = not path or str(pure) != path or "\\" in path or "\0" in path
+    unclean = not path or str(pure) != path or bool(NEVER_IN_A_PATH.search(path))
     if unclean or pure.is_absolute() or ".." in pure.parts:
         raise StoreError(
             f"store path {path!r} is not allowed: use a clean relative path without '..'"

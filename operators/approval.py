@@ -7,7 +7,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan
+from operators.plans import airflow_errors, pinned_plan, pinned_plan_path
 
 AUTOMATED = Param(
     False,
@@ -35,14 +35,15 @@ class ReleaseApproval(ApprovalOperator):
         super().__init__(**{**kwargs, **fixed})
 
     def execute(self, context: Any) -> Any:
+        from flywheel_core.release.case import require_plan_of
         from flywheel_core.release.promotion import question
 
         with airflow_errors():
             site = Site.from_environment()
             policy = site.policy()
-            asked = question(
-                site.store(), pinned_plan(site, context), policy, reports=site.home / "reports"
-            )
+            plan = pinned_plan(site, context)
+            require_plan_of(plan, pinned_plan_path(site, context))
+            asked = question(site.store(), plan, policy, reports=site.home / "reports")
         self.subject = asked.subject
         self.body = asked.body
         self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]

@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan
+from operators.plans import airflow_errors, pinned_plan_path
 
 
 class PromoteCandidate(BaseOperator):
@@ -19,22 +19,21 @@ class PromoteCandidate(BaseOperator):
 
     def execute(self, context: Any) -> str:
         from flywheel_core.airflow_client import AirflowClient
-        from flywheel_core.release.promotion import promote
+        from flywheel_core.release.promotion import promote_run
         from flywheel_core.stack.secrets import read_service_credentials
 
         with airflow_errors():
             site = Site.from_environment()
             account = read_service_credentials(site.service_credentials)
-            task = (str(context["ti"].dag_id), str(context["run_id"]), self.approval_task_id)
             with AirflowClient(site.airflow_api, account.username, account.password) as airflow:
-                detail = airflow.approval_record(*task)
-                current_try = airflow.try_number(*task)
-            promoted = promote(
-                site.store(),
-                pinned_plan(site, context),
-                site.policy(),
-                detail=detail,
-                current_try_number=current_try,
-            )
+                promoted = promote_run(
+                    site.store(),
+                    pinned_plan_path(site, context),
+                    site.policy(),
+                    airflow,
+                    dag_id=str(context["ti"].dag_id),
+                    run_id=str(context["run_id"]),
+                    task_id=self.approval_task_id,
+                )
             self.log.info("%s", promoted.said)
             return promoted.said

@@ -9,17 +9,20 @@ through every condition and raises the first that fails, each as its own excepti
     ├── ResponseOutdated       the answer belongs to an earlier try, or came too late
     ├── NotApproved            the answer is not exactly ["Approve"]
     ├── ResponderNotAllowed    the answer is not a release manager's
+    ├── SelfApprovalNotAllowed whoever triggered the run answered, or cannot be told from them
     ├── AutomatedNotAllowed    a program answered, and the policy wants a person
+    ├── PlanMismatch           the plan in the store is not the one of this run
     ├── DigestMismatch         what was approved is not what would be promoted
     ├── GatesNotPassed         a gate blocks, lacks evidence or gave no verdict
     ├── StaleCandidate         the candidate's parent is no longer production
+    ├── UnprovenRecord         the pointer names the candidate, but no approval put it there
     ├── ExperimentOpen         another experiment is running
     ├── ReleasesFrozen         the freeze switch is on
     └── WaiverRefused          see release/waivers.py
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -31,7 +34,11 @@ from flywheel_core.release.policy import ReleasePolicy, policy_digest
 from flywheel_core.release.verdict import BLOCKING, Verdict
 
 APPROVE = "Approve"
-CLOCK_SKEW = timedelta(minutes=1)  # a record may look this much younger than its question
+DIGEST_PREFIX = "decision digest: "
+CLOCK_SKEW = timedelta(minutes=1)  # two machines' clocks may differ by this much
+IN_PROCESS = "in_process"
+STARTED_BY_NOBODY = frozenset({"scheduled", "asset_triggered", IN_PROCESS})
+"""Types of a run that no person has started: a schedule or another flow's data did."""
 
 
 class NoResponse(PromotionRefused):
@@ -54,6 +61,14 @@ class AutomatedNotAllowed(PromotionRefused):
     """A program answered, and the policy wants a person."""
 
 
+class SelfApprovalNotAllowed(PromotionRefused):
+    """Whoever triggered the run answered, or cannot be told from whoever answered."""
+
+
+class PlanMismatch(PromotionRefused):
+    """The plan in the store is not the one of this run."""
+
+
 class DigestMismatch(PromotionRefused):
     """What was approved is not what would be promoted."""
 
@@ -64,6 +79,10 @@ class GatesNotPassed(PromotionRefused):
 
 class StaleCandidate(PromotionRefused):
     """The candidate's parent is no longer production."""
+
+
+class UnprovenRecord(PromotionRefused):
+    """The pointer names the candidate already, but no approval put it there."""
 
 
 class ExperimentOpen(PromotionRefused):
@@ -78,7 +97,8 @@ class ApprovalRecord(Record):
     """Airflow's record of one human task, as `hitlDetails` returns it.
 
     `responded_by` is the user *id* that the API server took from the authenticated session (a
-    display name may be the user's to edit). `decision_digest` is read from the task's body,
+    display name may be the user's to edit: it allows nothing, and only `SelfApprovalNotAllowed`
+    looks at it). `decision_digest` is read from the task's body,
     which was written when the question was asked. `automated` says that a program answered.
     """
 
@@ -88,6 +108,7 @@ class ApprovalRecord(Record):
     response_received: bool = False
     responded_at: AwareDatetime | None = None
     responded_by: str | None = None
+    responded_by_name: str | None = None
     chosen_options: tuple[str, ...] = ()
     automated: bool = False
 
@@ -97,35 +118,86 @@ class ApprovalRecord(Record):
     ) -> "ApprovalRecord":
         """Read Airflow 3.3's JSON. The caller takes the digest out of the record's body."""
         try:
+            user = detail["responded_by_user"] or {}
             return cls(
                 try_number=detail["task_instance"]["try_number"],
                 asked_at=detail["created_at"],
                 decision_digest=decision_digest,
                 response_received=detail["response_received"],
                 responded_at=detail["responded_at"],
-                responded_by=(detail["responded_by_user"] or {}).get("id"),
+                responded_by=user.get("id"),
+                responded_by_name=user.get("name"),
                 chosen_options=tuple(detail["chosen_options"] or ()),
                 automated=automated,
             )
-        except (KeyError, TypeError, ValidationError) as error:
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
             raise InputDataError(
                 f"hitlDetails: is not a record this version understands ({error}); "
                 "check that Airflow is 3.3"
             ) from error
 
 
+class RunRecord(Record):
+    """Airflow's record of the run that promotes.
+
+    `triggering_user` is the name of the user whose session started it, as the API server wrote
+    it down; a scheduled run has none.
+    """
+
+    run_type: str
+    triggering_user: str | None = None
+
+    @classmethod
+    def from_dag_run(cls, found: Mapping[str, Any]) -> "RunRecord":
+        """Read Airflow 3.3's JSON of `dagRuns/{run_id}`."""
+        try:
+            return cls(run_type=found["run_type"], triggering_user=found["triggering_user_name"])
+        except (KeyError, TypeError, ValidationError) as error:
+            raise InputDataError(
+                f"dagRuns: is not a record this version understands ({error}); "
+                "check that Airflow is 3.3"
+            ) from error
+
+
+class Decision(Record):
+    """All that a release manager decides on, by digest; kept in the pointer's record.
+
+    `plan` is the pinned plan's: an approval of one run, generation or flywheel is none of another,
+    even where both would release the same model. `verdicts` are pairs of gate and digest.
+    """
+
+    candidate: str
+    parent: str
+    plan: str
+    policy: str
+    verdicts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def on(
+        cls, candidate: str, verdicts: Sequence[Verdict], policy: str, parent: str, plan: str
+    ) -> "Decision":
+        """The order of the verdicts is no matter."""
+        pairs = sorted((verdict.gate, verdict.digest) for verdict in verdicts)
+        return cls(
+            candidate=candidate, parent=parent, plan=plan, policy=policy, verdicts=tuple(pairs)
+        )
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.model_dump(mode="json"))
+
+
 def decision_digest(
-    candidate: str, verdicts: Sequence[Verdict], policy_digest: str, parent: str
+    candidate: str, verdicts: Sequence[Verdict], policy_digest: str, parent: str, plan: str
 ) -> str:
     """Digest of all that a release manager decides on; the order of the verdicts is no matter."""
-    return digest_of(
-        {
-            "candidate": candidate,
-            "parent": parent,
-            "policy": policy_digest,
-            "verdicts": sorted([verdict.gate, verdict.digest] for verdict in verdicts),
-        }
-    )
+    return Decision.on(candidate, verdicts, policy_digest, parent, plan).digest
+
+
+def digest_in_body(body: str | None) -> str:
+    """The decision digest in the last line of an approval's body; empty where there is none."""
+    last = (body or "").rstrip().rsplit("\n", 1)[-1].strip()
+    return last.removeprefix(DIGEST_PREFIX).strip() if last.startswith(DIGEST_PREFIX) else ""
 
 
 def check_approval(
@@ -136,20 +208,29 @@ def check_approval(
     digest_expected: str,
     candidate: str,
     candidate_parent: str,
+    plan_digest: str,
     production_now: str,
     current_try_number: int,
+    run: RunRecord | None,
     frozen: bool,
     open_experiment: str | None = None,
+    now: datetime | None = None,
 ) -> None:
     """Return only if this record allows this promotion now; otherwise raise why not.
 
     `digest_expected` is recomputed by the caller from the artifacts, and checked here against
-    the arguments, so that a caller cannot pass on the digest it found in the record.
+    the arguments, so that a caller cannot pass on the digest it found in the record. `run` None
+    means that who triggered the run is not known; `now` is the clock unless a test gives it.
     """
     _check_state(policy, candidate, candidate_parent, production_now, frozen, open_experiment)
-    answered = _check_response(record, policy, current_try_number)
+    answered = _check_response(record, policy, current_try_number, now or datetime.now(UTC))
     _check_responder(answered, policy)
-    _check_digest(answered, policy, verdicts, digest_expected, candidate, candidate_parent)
+    _check_self_approval(answered, run, policy)
+    _check_digest(
+        answered,
+        decision_digest(candidate, verdicts, policy_digest(policy), candidate_parent, plan_digest),
+        digest_expected,
+    )
     _check_gates(verdicts, policy, candidate, candidate_parent)
 
 
@@ -178,7 +259,10 @@ def _check_state(
 
 
 def _check_response(
-    record: ApprovalRecord | None, policy: ReleasePolicy, current_try_number: int
+    record: ApprovalRecord | None,
+    policy: ReleasePolicy,
+    current_try_number: int,
+    now: datetime,
 ) -> ApprovalRecord:
     """The record, if it holds an "Approve" given to this try's question and in time."""
     if record is None or not record.response_received or record.responded_at is None:
@@ -191,7 +275,7 @@ def _check_response(
             f"try_number {record.try_number}: the answer was given to another try, the current "
             f"one is {current_try_number}; answer the current question"
         )
-    _check_time(record.asked_at, record.responded_at, policy)
+    _check_time(record.asked_at, record.responded_at, policy, now)
     if record.chosen_options != (APPROVE,):
         raise NotApproved(
             f"chosen_options {list(record.chosen_options)}: must be exactly ['{APPROVE}']; "
@@ -200,7 +284,9 @@ def _check_response(
     return record
 
 
-def _check_time(asked_at: datetime, responded_at: datetime, policy: ReleasePolicy) -> None:
+def _check_time(
+    asked_at: datetime, responded_at: datetime, policy: ReleasePolicy, now: datetime
+) -> None:
     if responded_at < asked_at - CLOCK_SKEW:
         raise ResponseOutdated(
             f"responded_at {responded_at.isoformat()}: is before the question was asked "
@@ -211,6 +297,11 @@ def _check_time(asked_at: datetime, responded_at: datetime, policy: ReleasePolic
             f"responded_at {responded_at.isoformat()}: is more than "
             f"{policy.response_timeout_h:g} h after the question ({asked_at.isoformat()}); "
             "clear the approval task and ask again"
+        )
+    if responded_at > now + CLOCK_SKEW:
+        raise ResponseOutdated(
+            f"responded_at {responded_at.isoformat()}: lies in the future of this machine's clock "
+            f"({now.isoformat()}); set the clocks right, then clear this task"
         )
 
 
@@ -227,24 +318,38 @@ def _check_responder(record: ApprovalRecord, policy: ReleasePolicy) -> None:
         )
 
 
-def _check_digest(
-    record: ApprovalRecord,
-    policy: ReleasePolicy,
-    verdicts: Sequence[Verdict],
-    digest_expected: str,
-    candidate: str,
-    candidate_parent: str,
+def _check_self_approval(
+    record: ApprovalRecord, run: RunRecord | None, policy: ReleasePolicy
 ) -> None:
-    computed = decision_digest(candidate, verdicts, policy_digest(policy), candidate_parent)
+    """Four eyes: an approval by whoever triggered the run is no second pair."""
+    if policy.self_approval_allowed:
+        return
+    if run is None or (run.triggering_user is None and run.run_type not in STARTED_BY_NOBODY):
+        raise SelfApprovalNotAllowed(
+            "triggering_user null: Airflow does not say who triggered this run, and this policy "
+            "has self_approval_allowed false; trigger a new run through Airflow's UI or API"
+        )
+    if run.triggering_user is None:
+        return
+    known_as = {record.responded_by, record.responded_by_name} - {None}
+    if run.triggering_user.casefold() in {str(name).casefold() for name in known_as}:
+        raise SelfApprovalNotAllowed(
+            f"triggering_user {run.triggering_user!r}: the same user triggered this run and "
+            "approved its candidate, and this policy has self_approval_allowed false; clear the "
+            "approval task and let another release manager answer"
+        )
+
+
+def _check_digest(record: ApprovalRecord, computed: str, digest_expected: str) -> None:
     if digest_expected != computed:
         raise DigestMismatch(
-            f"digest_expected {digest_expected}: these verdicts, policy, candidate and parent "
-            f"give {computed}; recompute it from the artifacts and the deployed policy"
+            f"digest_expected {digest_expected}: these verdicts, policy, candidate, parent and "
+            f"plan give {computed}; recompute it from the artifacts and the deployed policy"
         )
     if record.decision_digest != computed:
         raise DigestMismatch(
             f"decision_digest {record.decision_digest}: what was approved is not what would be "
-            f"promoted ({computed}); verdicts, policy, candidate or parent changed since; "
+            f"promoted ({computed}); verdicts, policy, candidate, parent or plan changed since; "
             "clear the approval task and ask again"
         )
 

@@ -7,7 +7,10 @@ the experiment's own flow moves `production` afterwards. One may be open at a ti
 import json
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from flywheel_core.artifacts import Record
+from flywheel_core.errors import ArtifactCorrupt
 from flywheel_core.plan import PinnedPlan, plan_path
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
@@ -52,7 +55,13 @@ def read_open_experiment(store: Store, flywheel: str) -> Experiment | None:
     newest = Pointer(store, flywheel, CANDIDATE).newest()
     if newest is None or not newest.value.get("experiment"):
         return None
-    experiment = Experiment.model_validate(newest.value["experiment"])
+    try:
+        experiment = Experiment.model_validate(newest.value["experiment"])
+    except ValidationError as error:
+        raise ArtifactCorrupt(
+            f"record {newest.number} of {flywheel}'s candidate holds no experiment as promote "
+            f"writes it ({error.errors()[0]['msg']}); restore the record from a copy"
+        ) from error
     return experiment if experiment.state == "open" else None
 
 

@@ -163,13 +163,15 @@ class ReleasePolicy(PolicyRecord):
 
     `release_managers` are user ids as the auth manager writes them into Airflow's record (with
     the simple auth manager, the user name). `release: direct` moves `production` on approval;
-    `release: ab` opens an experiment, which alone moves it. A climb that has used
-    `gpu_hours_per_climb_max` is stopped, running job included; null means no limit.
+    `release: ab` opens an experiment, which alone moves it. `self_approval_allowed` lets whoever
+    triggered a run approve its candidate; off, every release takes two people (four eyes). A climb
+    that has used `gpu_hours_per_climb_max` is stopped, running job included; null means no limit.
     """
 
     schema_version: Literal[1] = 1
     release_managers: tuple[Name, ...] = Field(min_length=1)
     response_timeout_h: float = Field(default=120, gt=0, le=120)
+    self_approval_allowed: bool = False
     automated_approval_allowed: bool = False
     release: Literal["direct", "ab"] = "ab"
     allowed_evidence_phases: tuple[EvidencePhase, ...] = Field(

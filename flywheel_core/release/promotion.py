@@ -7,40 +7,32 @@ out again from the artifacts. `rollback` and `set_freeze` work with Airflow down
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from flywheel_core.artifacts import (
-    ArtifactRef,
-    Record,
-    file_of,
-    file_sha256,
-    model_digest,
-    read_manifest,
-)
-from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict, PromotionRefused
-from flywheel_core.plan import PinnedPlan, plan_path
+from flywheel_core.artifacts import Record
+from flywheel_core.errors import ConfigError, PointerConflict, PromotionRefused
+from flywheel_core.plan import PinnedPlan, load_plan, plan_path
 from flywheel_core.pointers import Pointer, PointerRecord
+from flywheel_core.release.case import Case, build_case, require_plan_of
 from flywheel_core.release.decision import (
     APPROVE,
+    DIGEST_PREFIX,
+    IN_PROCESS,
     ApprovalRecord,
-    DigestMismatch,
     NoResponse,
+    RunRecord,
     StaleCandidate,
     check_approval,
-    decision_digest,
+    digest_in_body,
 )
 from flywheel_core.release.experiments import open_experiment, read_open_experiment
-from flywheel_core.release.gates import run_gates
 from flywheel_core.release.policy import ReleasePolicy, policy_digest
-from flywheel_core.release.verdict import Verdict
-from flywheel_core.release.verdicts import read_metrics, run_and_commit_gates
-from flywheel_core.store import LocalStore, Store
+from flywheel_core.release.proof import Tries, names_candidate, require_proven
+from flywheel_core.store import Store
 
 PRODUCTION = "production"
 CANDIDATE = "candidate"
 FREEZE = "freeze"
-DIGEST_PREFIX = "decision digest: "
-FLYWHEEL_ITSELF = "flywheel"
 
 
 class Question(Record):
@@ -56,39 +48,6 @@ class Promotion(Record):
 
     record: PointerRecord
     said: str
-
-
-class Case(Record):
-    """One candidate with all that is decided on, read and verified anew from the store."""
-
-    candidate: str
-    parent: str
-    evaluate: ArtifactRef
-    verdicts: tuple[Verdict, ...]
-    digest: str
-
-
-def build_case(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Case:
-    """Work the verdicts out again from the evaluation; an edited artifact is refused."""
-    evaluate = plan.stage("evaluate").ref
-    _verify_model(store, evaluate)
-    candidate = model_digest(read_manifest(store, evaluate))
-    metrics = read_metrics(store, plan)
-    if (metrics.candidate, metrics.parent) != (candidate, plan.parent.digest):
-        raise DigestMismatch(
-            f"metrics of {evaluate.path}: they are about candidate {metrics.candidate[:12]} and "
-            f"parent {metrics.parent[:12]}, but the artifact holds {candidate[:12]} and the plan "
-            f"pins {plan.parent.digest[:12]}; evaluate again"
-        )
-    verdicts = tuple(run_gates(metrics, policy))
-    _compare_with_committed(verdicts, run_and_commit_gates(store, plan, policy))
-    return Case(
-        candidate=candidate,
-        parent=plan.parent.digest,
-        evaluate=evaluate,
-        verdicts=verdicts,
-        digest=decision_digest(candidate, verdicts, policy_digest(policy), plan.parent.digest),
-    )
 
 
 def question(store: Store, plan: PinnedPlan, policy: ReleasePolicy, *, reports: Path) -> Question:
@@ -114,10 +73,45 @@ def question(store: Store, plan: PinnedPlan, policy: ReleasePolicy, *, reports: 
     return Question(subject=subject, body="\n".join(lines), digest=case.digest)
 
 
-def digest_in_body(body: str | None) -> str:
-    """The decision digest in the last line of an approval's body; empty where there is none."""
-    last = (body or "").rstrip().rsplit("\n", 1)[-1].strip()
-    return last.removeprefix(DIGEST_PREFIX).strip() if last.startswith(DIGEST_PREFIX) else ""
+class AirflowRecords(Protocol):
+    """What promote asks Airflow, of one human task: its own records, over REST."""
+
+    def approval_record(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None: ...
+
+    def approval_tries(
+        self, dag_id: str, run_id: str, task_id: str, *, up_to: int
+    ) -> list[dict[str, Any]]: ...
+
+    def try_number(self, dag_id: str, run_id: str, task_id: str) -> int: ...
+
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]: ...
+
+
+def promote_run(
+    store: Store,
+    path: str,
+    policy: ReleasePolicy,
+    airflow: AirflowRecords,
+    *,
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+) -> Promotion:
+    """What the promote task does: the plan that lies at `path`, on the records of approval
+    `task_id`. An error of either is a refusal."""
+    plan = load_plan(store, path)
+    require_plan_of(plan, path)
+    detail = airflow.approval_record(dag_id, run_id, task_id)
+    current_try = airflow.try_number(dag_id, run_id, task_id)
+    return promote(
+        store,
+        plan,
+        policy,
+        detail=detail,
+        current_try_number=current_try,
+        dag_run=airflow.dag_run(dag_id, run_id),
+        tries=airflow.approval_tries(dag_id, run_id, task_id, up_to=current_try),
+    )
 
 
 def promote(
@@ -127,11 +121,14 @@ def promote(
     *,
     detail: Mapping[str, Any] | None,
     current_try_number: int,
+    dag_run: Mapping[str, Any] | None,
+    tries: Tries | None = None,
 ) -> Promotion:
     """Move `production` (or, for A/B, `candidate`) on Airflow's record of the approval.
 
-    `detail` is the answer of `hitlDetails`, None where Airflow has no record. Every check that
-    fails is its own `PromotionRefused`; promoting what is promoted already changes nothing.
+    `detail` is the answer of `hitlDetails` (None where Airflow has no record), `dag_run` that of
+    `dagRuns/{run_id}`, and `tries` every earlier `hitlDetails` of the task. Every check that fails
+    is its own `PromotionRefused`; promoting what is promoted already changes nothing.
     """
     record = None
     if detail is not None:
@@ -140,14 +137,16 @@ def promote(
             decision_digest=digest_in_body(detail.get("body")),
             automated=bool((detail.get("params_input") or {}).get("automated")),
         )
-    return _promote(store, plan, policy, record, current_try_number)
+    run = RunRecord.from_dag_run(dag_run) if dag_run is not None else None
+    return _promote(store, plan, policy, record, current_try_number, run, tries)
 
 
 def promote_in_process(
     store: Store, plan: PinnedPlan, policy: ReleasePolicy, *, by: str
 ) -> Promotion:
     """Promote without Airflow (`flywheel climb --local`): recorded as automated, so a policy
-    that forbids automated approvals forbids this, and `by` must be a release manager."""
+    that forbids automated approvals forbids this, and `by` must be a release manager. No user of
+    Airflow triggered it, so nobody approves their own run."""
     now = datetime.now(UTC)
     record = ApprovalRecord(
         try_number=1,
@@ -159,7 +158,7 @@ def promote_in_process(
         chosen_options=(APPROVE,),
         automated=True,
     )
-    return _promote(store, plan, policy, record, 1)
+    return _promote(store, plan, policy, record, 1, RunRecord(run_type=IN_PROCESS), None)
 
 
 def _promote(
@@ -168,14 +167,17 @@ def _promote(
     policy: ReleasePolicy,
     record: ApprovalRecord | None,
     current_try_number: int,
+    run: RunRecord | None,
+    tries: Tries | None,
 ) -> Promotion:
     name = PRODUCTION if policy.release == "direct" else CANDIDATE
     pointer = Pointer(store, plan.flywheel, name)
-    done = _already_promoted(pointer, plan)
-    if done is not None:
+    newest = pointer.newest()
+    if newest is not None and names_candidate(newest, plan):
+        require_proven(store, plan, newest, tries)
         return Promotion(
-            record=done,
-            said=f"{name} names this candidate already (record {done.number}, by {done.by}): "
+            record=newest,
+            said=f"{name} names this candidate already (record {newest.number}, by {newest.by}): "
             "nothing to do",
         )
     production = Pointer(store, plan.flywheel, PRODUCTION).newest()
@@ -188,23 +190,19 @@ def _promote(
         digest_expected=case.digest,
         candidate=case.candidate,
         candidate_parent=case.parent,
+        plan_digest=case.plan_digest,
         production_now=str(production.value.get("digest")) if production else "",
         current_try_number=current_try_number,
+        run=run,
         frozen=is_frozen(store, plan.flywheel),
         open_experiment=experiment.experiment_id if experiment else None,
     )
     if record is None:
         raise NoResponse("nobody has answered the approval; answer it in the Airflow UI")
     _check_not_stale(production, plan)
-    return _move(pointer, plan, policy, case, record)
-
-
-def _already_promoted(pointer: Pointer, plan: PinnedPlan) -> PointerRecord | None:
-    newest = pointer.newest()
-    wanted = plan_path(plan.flywheel, plan.run_id)
-    if newest is not None and newest.value.get("plan") == wanted:
-        return newest
-    return None
+    # What was checked is what is followed: a record that came since makes the move fail.
+    followed = newest.number if newest else 0
+    return _move(pointer, plan, policy, case, record, expected_number=followed)
 
 
 def _check_not_stale(production: PointerRecord | None, plan: PinnedPlan) -> None:
@@ -215,6 +213,12 @@ def _check_not_stale(production: PointerRecord | None, plan: PinnedPlan) -> None
             f"{plan.parent.pointer_number}: production has moved since (a release or a rollback); "
             "run a new climb from production"
         )
+    ref = production.value.get("ref") if production else None
+    if ref != plan.parent.ref.model_dump(mode="json"):
+        raise StaleCandidate(
+            f"production's record {number} names {ref}, but this climb started from "
+            f"{plan.parent.ref.path}: the record was edited; restore it, then run a new climb"
+        )
 
 
 def _move(
@@ -223,15 +227,16 @@ def _move(
     policy: ReleasePolicy,
     case: Case,
     record: ApprovalRecord,
+    *,
+    expected_number: int,
 ) -> Promotion:
     direct = policy.release == "direct"
-    newest = pointer.newest()
-    followed = plan.parent.pointer_number if direct else (newest.number if newest else 0)
     value = {
         "ref": case.evaluate.model_dump(mode="json"),
         "digest": case.candidate,
         "plan": plan_path(plan.flywheel, plan.run_id),
         "parent_digest": case.parent,
+        "decision": case.decision.model_dump(mode="json"),
         "decision_digest": case.digest,
         "approved_by": record.responded_by,
         "automated": record.automated,
@@ -243,7 +248,7 @@ def _move(
     try:
         moved = pointer.move(
             value,
-            expected_number=followed,
+            expected_number=expected_number,
             by=str(record.responded_by),
             reason=reason,
         )
@@ -257,30 +262,6 @@ def _move(
         said=f"{pointer.name} is now generation {plan.generation} (record {moved.number}), "
         f"approved by {record.responded_by}" + (", automated" if record.automated else ""),
     )
-
-
-def _compare_with_committed(worked_out: Sequence[Verdict], committed: Sequence[Verdict]) -> None:
-    for fresh, found in zip(worked_out, committed, strict=True):
-        if fresh.digest != found.digest:
-            raise DigestMismatch(
-                f"verdict of {fresh.gate}: the committed one says {found.outcome} "
-                f"({found.digest[:12]}), the evaluation gives {fresh.outcome} "
-                f"({fresh.digest[:12]}); the verdict was edited, or the gate's code changed"
-            )
-
-
-def _verify_model(store: Store, ref: ArtifactRef) -> None:
-    """Verify the candidate's own bytes where they are at hand; elsewhere every reader does."""
-    manifest = read_manifest(store, ref)
-    if not isinstance(store, LocalStore):
-        return
-    for entry in manifest.files:
-        path = store.local_path(file_of(manifest, entry.name))
-        if not path.is_file() or file_sha256(path) != entry.sha256:
-            raise ArtifactCorrupt(
-                f"{ref.path}: {entry.name} differs from its manifest: the candidate was changed "
-                f"after its evaluation; `flywheel invalidate {ref.key}` makes it anew"
-            )
 
 
 def _cell(text: str) -> str:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import ValidationError
+
 from flywheel_core.artifacts import (
     KEY_HEX_DIGITS,
     ArtifactRef,
@@ -11,6 +13,7 @@ from flywheel_core.artifacts import (
     is_done,
     read_file,
 )
+from flywheel_core.errors import ArtifactCorrupt
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.release.gates import GATES
 from flywheel_core.release.metrics import GateMetrics, parse_metrics
@@ -55,7 +58,17 @@ def run_and_commit_gate(
                 stage_version=VERDICT_VERSION,
                 metrics={"outcome": verdict.outcome, "reason": verdict.reason},
             )
-    return Verdict.model_validate_json(read_file(store, ref, VERDICT_FILE))
+    return _read_verdict(store, ref)
+
+
+def _read_verdict(store: Store, ref: ArtifactRef) -> Verdict:
+    try:
+        return Verdict.model_validate_json(read_file(store, ref, VERDICT_FILE))
+    except ValidationError as error:
+        raise ArtifactCorrupt(
+            f"{ref.path}: {VERDICT_FILE} is not a verdict as a gate writes it "
+            f"({error.errors()[0]['msg']}); it was edited, remove the folder and run the gate again"
+        ) from error
 
 
 def run_and_commit_gates(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> list[Verdict]:

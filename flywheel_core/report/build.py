@@ -14,7 +14,7 @@ from flywheel_core.artifacts import (
     read_file,
     read_manifest,
 )
-from flywheel_core.errors import ArtifactMissing
+from flywheel_core.errors import ArtifactMissing, ConfigError
 from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.plan import PinnedPlan, load_plan
 from flywheel_core.pointers import Pointer
@@ -34,7 +34,7 @@ from flywheel_core.report.model import (
     Turn,
 )
 from flywheel_core.report.render import render_report
-from flywheel_core.store import Store
+from flywheel_core.store import Store, checked_path
 
 FEATURE_LABELS: Mapping[str, tuple[str, str]] = {
     "emoji_count": ("Emoji a response", "count"),
@@ -59,9 +59,20 @@ def write_report(
     """Render one climb of a generation below `folder`: `plan`, or the one that was promoted."""
     plan = plan or newest_plan(store, flywheel, generation)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{flywheel}-gen-{generation:04d}.html"
+    path = report_path(folder, flywheel, generation)
     path.write_text(render_report(build_report(store, plan, policy)), encoding="utf-8")
     return path
+
+
+def report_path(folder: Path, flywheel: str, generation: int) -> Path:
+    """Where a generation's page lies; a flywheel's name is data, and must stay in the folder."""
+    name = checked_path(f"{flywheel}-gen-{generation:04d}.html")
+    if "/" in name:
+        raise ConfigError(
+            f"flywheel {flywheel!r}: a flywheel's name is one plain path part (letters, digits, "
+            "_ . -); mend the recipe or start a new run"
+        )
+    return folder / name
 
 
 def newest_plan(store: Store, flywheel: str, generation: int) -> PinnedPlan:

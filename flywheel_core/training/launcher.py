@@ -107,7 +107,7 @@ def _fit(
             os.environ.setdefault(name, value)
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     resources = {"CPU": config.cpus_per_worker}
     if config.gpus_per_worker:
@@ -129,7 +129,7 @@ def _fit(
             use_gpu=config.gpus_per_worker > 0,
             resources_per_worker=resources,
         ),
-        torch_config=TorchConfig(backend="nccl" if config.device == "cuda" else "gloo"),
+        torch_config=_torch_config(config),
         run_config=RunConfig(
             name="ray",
             storage_path=str(storage),
@@ -171,11 +171,26 @@ def _rank_environment(config: LaunchConfig) -> dict[str, str]:
         chosen["DS_ACCELERATOR"] = "cpu"
         chosen["PYTHONWARNINGS"] = "ignore::FutureWarning"  # DeepSpeed calls torch's old names
         chosen["OMP_NUM_THREADS"] = str(max(1, int(config.cpus_per_worker)))
-        import ray
-
-        if len(ray.nodes()) == 1:
-            chosen["GLOO_SOCKET_IFNAME"] = "lo"  # one machine talks to itself
+        if _is_one_machine(config):
+            chosen["GLOO_SOCKET_IFNAME"] = "lo"
     return chosen
+
+
+def _is_one_machine(config: LaunchConfig) -> bool:
+    """Whether the ranks talk to nobody but this machine, so that nothing need be reachable."""
+    import ray
+
+    return config.device == "cpu" and len(ray.nodes()) == 1
+
+
+def _torch_config(config: LaunchConfig) -> Any:
+    if _is_one_machine(config):
+        from flywheel_core.training.loopback import loopback_torch_config
+
+        return loopback_torch_config("gloo")
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="nccl" if config.device == "cuda" else "gloo")
 
 
 def join_ray(config: LaunchConfig) -> None:

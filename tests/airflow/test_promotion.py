@@ -1,5 +1,7 @@
 """Promotion, rollback and the freeze switch, without Airflow."""
 
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,15 @@ from flywheel_core.release.decision import (
 )
 from flywheel_core.release.experiments import read_open_experiment, write_readout
 from flywheel_core.release.policy import ReleasePolicy, load_policy
-from flywheel_core.release.promotion import promote, question, rollback, set_freeze
+from flywheel_core.release.promotion import promote as promote_with
+from flywheel_core.release.promotion import question, rollback, set_freeze
 from flywheel_core.release.verdicts import verdict_ref
 from flywheel_core.store import LocalStore
 
 POLICY = load_policy(DEFAULT_POLICY)
+ASKED = datetime.now(UTC) - timedelta(hours=1)
+BY_ADMIN = {"run_type": "manual", "triggering_user_name": "admin"}
+promote = partial(promote_with, dag_run=BY_ADMIN)
 
 
 @pytest.fixture
@@ -50,8 +56,8 @@ def answered(
     return {
         "task_instance": {"try_number": 1},
         "body": body,
-        "created_at": "2026-11-24T03:00:00Z",
-        "responded_at": "2026-11-24T03:05:00Z",
+        "created_at": ASKED.isoformat(),
+        "responded_at": (ASKED + timedelta(minutes=5)).isoformat(),
         "response_received": True,
         "responded_by_user": {"id": "release_manager", "name": "release_manager"},
         "chosen_options": ["Approve"],
@@ -84,7 +90,7 @@ def test_a_valid_approval_moves_production_once(store: LocalStore, tmp_path: Pat
         ({"responded_by_user": {"id": "admin", "name": "release_manager"}}, ResponderNotAllowed),
         ({"responded_by_user": None}, ResponderNotAllowed),
         ({"task_instance": {"try_number": 2}}, ResponseOutdated),
-        ({"responded_at": "2026-11-30T03:05:00Z"}, ResponseOutdated),
+        ({"responded_at": (ASKED + timedelta(hours=121)).isoformat()}, ResponseOutdated),
         ({"body": "decision digest: " + "0" * 64}, DigestMismatch),
         ({"body": None}, DigestMismatch),
     ],

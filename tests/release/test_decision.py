@@ -8,13 +8,20 @@ from release_samples import POLICY, cell, good_metrics
 
 from flywheel_core.errors import FlywheelError, InputDataError, PromotionRefused
 from flywheel_core.release import decision
-from flywheel_core.release.decision import ApprovalRecord, check_approval, decision_digest
+from flywheel_core.release.decision import (
+    ApprovalRecord,
+    RunRecord,
+    check_approval,
+    decision_digest,
+    digest_in_body,
+)
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.policy import ReleasePolicy, policy_digest
 
 METRICS = good_metrics()
 VERDICTS = run_gates(METRICS, POLICY)
-DIGEST = decision_digest(METRICS.candidate, VERDICTS, policy_digest(POLICY), METRICS.parent)
+PLAN = "a" * 64
+DIGEST = decision_digest(METRICS.candidate, VERDICTS, policy_digest(POLICY), METRICS.parent, PLAN)
 ASKED = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 RECORD = ApprovalRecord(
     try_number=1,
@@ -23,8 +30,10 @@ RECORD = ApprovalRecord(
     response_received=True,
     responded_at=ASKED + timedelta(hours=3),
     responded_by="alice",
+    responded_by_name="Alice",
     chosen_options=("Approve",),
 )
+RUN = RunRecord(run_type="manual", triggering_user="carol")
 
 
 def check(record: ApprovalRecord | None = RECORD, **changes: Any) -> None:
@@ -34,9 +43,12 @@ def check(record: ApprovalRecord | None = RECORD, **changes: Any) -> None:
         "digest_expected": DIGEST,
         "candidate": METRICS.candidate,
         "candidate_parent": METRICS.parent,
+        "plan_digest": PLAN,
         "production_now": METRICS.parent,
         "current_try_number": 1,
+        "run": RUN,
         "frozen": False,
+        "now": ASKED + timedelta(days=6),
     }
     check_approval(record, **{**arguments, **changes})
 
@@ -86,11 +98,66 @@ def test_the_state_of_the_world_is_checked() -> None:
         check(digest_expected="0" * 64)
 
 
+def test_an_answer_from_the_future_is_refused() -> None:
+    with pytest.raises(decision.ResponseOutdated, match="lies in the future"):
+        check(now=ASKED + timedelta(hours=2))
+    check(now=ASKED + timedelta(hours=3) - decision.CLOCK_SKEW)
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (None, "does not say who triggered"),
+        (RunRecord(run_type="manual"), "does not say who triggered"),
+        (RunRecord(run_type="operator_triggered"), "does not say who triggered"),
+        (RunRecord(run_type="manual", triggering_user="alice"), "'alice'.*let another"),
+        (RunRecord(run_type="backfill", triggering_user="ALICE"), "the same user"),
+        (RunRecord(run_type="manual", triggering_user="Alice"), "the same user"),
+    ],
+)
+def test_whoever_triggers_does_not_approve(run: RunRecord | None, says: str) -> None:
+    with pytest.raises(decision.SelfApprovalNotAllowed, match=says):
+        check(run=run)
+    record, arguments = approved_under(POLICY.model_copy(update={"self_approval_allowed": True}))
+    check(record, **arguments, run=run)
+
+
+@pytest.mark.parametrize("run_type", sorted(decision.STARTED_BY_NOBODY))
+def test_a_scheduled_run_was_triggered_by_nobody(run_type: str) -> None:
+    check(run=RunRecord(run_type=run_type))
+
+
+def test_airflows_record_of_the_run_is_read() -> None:
+    found = {"run_type": "manual", "triggering_user_name": "carol", "state": "running"}
+    assert RunRecord.from_dag_run(found) == RUN
+    with pytest.raises(InputDataError, match=r"Airflow is 3\.3"):
+        RunRecord.from_dag_run({"run_type": "manual"})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        "",
+        "\n",
+        DIGEST,
+        f"decision digest: {DIGEST}\nand one line more",
+        f"see the decision digest: {DIGEST}",
+        f"Decision digest: {DIGEST}",
+    ],
+)
+def test_a_digest_elsewhere_in_the_body_is_none(body: str | None) -> None:
+    assert digest_in_body(body) != DIGEST
+    assert digest_in_body(f"text\n\ndecision digest: {DIGEST}\n") == DIGEST
+
+
 def approved_under(policy: ReleasePolicy, **changes: Any) -> tuple[ApprovalRecord, dict[str, Any]]:
     """A record and arguments that agree on metrics judged and approved under `policy`."""
     metrics = good_metrics(**changes)
     verdicts = run_gates(metrics, policy)
-    digest = decision_digest(metrics.candidate, verdicts, policy_digest(policy), metrics.parent)
+    digest = decision_digest(
+        metrics.candidate, verdicts, policy_digest(policy), metrics.parent, PLAN
+    )
     arguments = {"policy": policy, "verdicts": verdicts, "digest_expected": digest}
     return changed(decision_digest=digest), arguments
 
@@ -124,12 +191,16 @@ def test_approval_does_not_overrule_a_gate() -> None:
 
 def test_a_gate_left_out_or_of_another_policy_is_refused() -> None:
     partial = VERDICTS[1:]
-    digest = decision_digest(METRICS.candidate, partial, policy_digest(POLICY), METRICS.parent)
+    digest = decision_digest(
+        METRICS.candidate, partial, policy_digest(POLICY), METRICS.parent, PLAN
+    )
     with pytest.raises(decision.GatesNotPassed, match="rm_win_rate gave no verdict"):
         check(changed(decision_digest=digest), verdicts=partial, digest_expected=digest)
     looser = POLICY.model_copy(update={"release_managers": ("alice", "eve")})
     foreign = run_gates(METRICS, looser)
-    digest = decision_digest(METRICS.candidate, foreign, policy_digest(POLICY), METRICS.parent)
+    digest = decision_digest(
+        METRICS.candidate, foreign, policy_digest(POLICY), METRICS.parent, PLAN
+    )
     with pytest.raises(decision.GatesNotPassed, match="another candidate, parent or policy"):
         check(changed(decision_digest=digest), verdicts=foreign, digest_expected=digest)
 
@@ -141,15 +212,16 @@ def test_the_decision_digest_covers_each_part_and_no_order() -> None:
             "verdicts": VERDICTS,
             "policy_digest": policy_digest(POLICY),
             "parent": METRICS.parent,
+            "plan": PLAN,
         }
         return decision_digest(**{**parts, **changes})
 
     assert digest(verdicts=VERDICTS[::-1]) == digest() == DIGEST
     others = [
         digest(candidate="x"), digest(parent="x"), digest(policy_digest="x"),
-        digest(verdicts=VERDICTS[1:]),
+        digest(verdicts=VERDICTS[1:]), digest(plan="x"),
     ]  # fmt: skip
-    assert len({DIGEST, *others}) == 5
+    assert len({DIGEST, *others}) == 6
 
 
 def test_airflows_own_record_is_read() -> None:

@@ -241,7 +241,9 @@ def clean_report() -> GenerationReport:
     )
     metrics = _metrics(cells, emoji=1.47)
     verdicts = run_gates(metrics, POLICY)
-    digest = decision_digest(metrics.candidate, verdicts, policy_digest(POLICY), metrics.parent)
+    digest = decision_digest(
+        metrics.candidate, verdicts, policy_digest(POLICY), metrics.parent, plan="a" * 64
+    )
     return _report(
         metrics,
         feature_shifts=SHIFTS,
