@@ -182,6 +182,10 @@ class ExecutionSection(Section):
     env: dict[str, str] = {}
     costs: CostSection = CostSection()
 
+    def resources_of(self, stage: str) -> StageResources:
+        """What this stage's job asks for."""
+        return self.resources.get(stage, self.default_resources)
+
 
 class Recipe(Section):
     """One climbing step, whole."""
