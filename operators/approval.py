@@ -7,6 +7,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 
 from operators.config import Site
+from operators.notify import ApprovalWaits
 from operators.plans import airflow_errors, pinned_plan
 
 AUTOMATED = Param(
@@ -30,6 +31,7 @@ class ReleaseApproval(ApprovalOperator):
             "body": "",
             "params": {"automated": AUTOMATED},
             "fail_on_reject": True,
+            "notifiers": [ApprovalWaits()],
             "retries": 0,
         }
         super().__init__(**{**kwargs, **fixed})

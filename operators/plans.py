@@ -18,7 +18,7 @@ from flywheel_core.errors import (
 )
 from flywheel_core.plan import PinnedPlan, load_plan, plan_path
 from flywheel_core.recipe import Recipe, load_recipe
-from operators.config import Site
+from operators.config import Site, default_recipe
 
 NEVER_RETRIED = (
     ArtifactCorrupt,
@@ -29,7 +29,7 @@ NEVER_RETRIED = (
     SchemaTooNew,
 )
 RECIPE_PARAM = Param(
-    "tiny_cpu",
+    default_recipe(),
     type="string",
     pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
     description="A recipe by its name in dags/recipes/.",

@@ -1,0 +1,7 @@
+"""What every task of every flow has in common."""
+
+from typing import Any
+
+from operators.notify import on_failure
+
+DEFAULT_ARGS: dict[str, Any] = {"on_failure_callback": on_failure}
