@@ -79,6 +79,7 @@ def load_channels(path: Path) -> Channels:
 
 def tell(subject: str, body: str, log: Log) -> None:
     """Send to every deployed channel. Never raises: a channel that fails is a warning in `log`."""
+    subject = " ".join(subject.split())  # a mail's subject is one line
     path = notify_path()
     if path is None:
         return
@@ -105,12 +106,21 @@ def _send(name: str, channel: _Channel, subject: str, body: str, log: Log) -> No
         secret = channel.read_secret()
         channel.send(subject, body, secret)
     except Exception as error:  # whatever a mail server does, the task is not to fail of it
-        said = f"{type(error).__name__}: {error}"
-        log.warning(
-            "%s did not take %r: %s", name, subject, said.replace(secret, "***") if secret else said
-        )
+        log.warning("%s did not take %r: %s", name, subject, _without_secret(error, secret))
     else:
         log.info("told by %s: %s", name, subject)
+
+
+def _without_secret(error: Exception, secret: str) -> str:
+    """The kind of error, and its words where these are the network's or ours.
+
+    Other errors may quote a part of the address they were given, and the address is a secret.
+    """
+    kind = type(error).__name__
+    if not isinstance(error, OSError | ConfigError):
+        return kind
+    said = f"{kind}: {error}"
+    return said.replace(secret, "***") if secret else said
 
 
 class _Mail:

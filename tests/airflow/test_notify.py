@@ -134,8 +134,8 @@ def test_a_channel_that_fails_warns_and_the_other_is_told(
     assert "Slack did not take 'stalled': HTTPError: HTTP Error 404" in caplog.text
     slack.status = 200
     deploy(tmp_path, monkeypatch, smtp=smtp, slack=slack, password="wrong")
-    tell("stalled", "still none", LOG)
-    assert "mail did not take 'stalled': SMTPAuthenticationError" in caplog.text
+    tell("sta\nlled", "still none", LOG)
+    assert "mail did not take 'sta lled': SMTPAuthenticationError" in caplog.text
     assert any("still none" in text for text in slack.told)
     smtp.close()
     tell("stalled", "and now", LOG)
@@ -153,6 +153,9 @@ def test_a_webhook_file_with_something_else_says_so_without_showing_it(
     (tmp_path / "webhook").write_text(f"SLACK={slack.url}")
     tell("subject", "body", LOG)
     assert "must hold one https address" in caplog.text
+    (tmp_path / "webhook").write_text(f"{slack.url} and more")
+    tell("subject", "body", LOG)
+    assert "Slack did not take 'subject': InvalidURL" in caplog.text
     (tmp_path / "webhook").unlink()
     tell("subject", "body", LOG)
     assert "FileNotFoundError" in caplog.text

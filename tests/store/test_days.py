@@ -19,6 +19,7 @@ from flywheel_core.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from flywheel_core.plan import PinnedPlan, publish_day, resolve, resolve_nightly
 from flywheel_core.pointers import Pointer
 from flywheel_core.recipe import Recipe
+from flywheel_core.report.build import newest_plan
 from flywheel_core.store import MemoryStore, Store
 
 SUNDAY = datetime.date(2026, 1, 11)
@@ -183,3 +184,9 @@ def test_a_day_of_the_world_asked_for_again_is_not_made_again(
     assert publish_day(store, repeat) is None
     assert len(Pointer(store, "test", "traffic/2026-01-05").history()) == 1
     assert night(recipe, store, "night 2").days == ("2026-01-06",)
+
+
+def test_a_nights_plan_is_no_generation_to_report_on(base: Path, memory: MemoryStore) -> None:
+    night(recipe_of(base, "world"), memory, "night 1")
+    with pytest.raises(ArtifactMissing, match="no finished evaluation; generations planned: none"):
+        newest_plan(memory, "test", 1)
