@@ -1,4 +1,18 @@
-"""The open experiment, read once a day. Says "none open" where no candidate meets users."""
+"""The open experiment, read once a day.
+
+## What is this
+
+The day's figures of the candidate that meets users. Says "none open" where there is none.
+
+## What does red mean
+
+The store could not be read, or the day's exposures are malformed; the last log line says which.
+No user sees another model because of it.
+
+## What do I do
+
+Mend the cause, then *Clear* the task.
+"""
 
 from datetime import datetime
 
@@ -6,6 +20,7 @@ from airflow.sdk import DAG
 
 from operators.config import paused_at_creation, schedule
 from operators.defaults import DEFAULT_ARGS
+from operators.docs import document
 from operators.experiment import ReadExperiment
 from operators.plans import RECIPE_PARAM
 
@@ -17,9 +32,11 @@ with DAG(
     start_date=datetime(2026, 1, 5),
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
     is_paused_upon_creation=paused_at_creation(),
+    default_args=DEFAULT_ARGS,
     params={"recipe": RECIPE_PARAM},
     tags=["flywheel"],
 ) as dag:
     ReadExperiment(task_id="readout")
+
+document(dag)

@@ -285,18 +285,37 @@ def climb(
         bool, typer.Option("--local", help="In this process, without Airflow and Ray Jobs.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="First stage that may run; earlier ones must be there.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Artifact with a model, in the place of the models before --start-from."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run, and what it costs.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Climb: trigger flywheel_weekly, watch each task, stop at the approval."""
-    from flywheel_core.climbing import climb_locally, climb_through_airflow
+    from flywheel_core.climbing import climb_locally, climb_through_airflow, preview_climb
+    from flywheel_core.start_at import StartAt
 
     with clear_errors():
         deployment = Deployment.from_environment()
         shown = complaints if as_json else console
+        start_at = StartAt(start_from=start_from, checkpoint=checkpoint)
+        if dry_run:
+            seen = preview_climb(deployment, recipe, start_at, seed=seed)
+            lines = "\n".join(seen.lines())
+            emit(seen.model_dump(mode="json"), as_json, lambda: console.print(lines, markup=False))
+            return
         if local:
-            ended = climb_locally(deployment, recipe, generations, seed, shown)
+            ended = climb_locally(deployment, recipe, generations, seed, shown, start_at)
         else:
-            ended = climb_through_airflow(deployment, recipe, generations, approve_as, shown)
+            ended = climb_through_airflow(
+                deployment, recipe, generations, approve_as, shown, start_at
+            )
         if as_json:
             sys.stdout.write(json.dumps([end.to_json() for end in ended], indent=1) + "\n")
         raise typer.Exit(0 if all(end.as_asked for end in ended) else 1)

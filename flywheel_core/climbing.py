@@ -12,17 +12,20 @@ from typing import Any, Literal
 from rich.console import Console
 
 from flywheel_core.airflow_client import WAITING, AirflowClient
-from flywheel_core.artifacts import is_done, read_manifest
+from flywheel_core.artifacts import digest_of, is_done, read_manifest
 from flywheel_core.board import TaskBoard
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ConfigError, StackError
 from flywheel_core.plan import PinnedPlan, load_plan, plan_path
 from flywheel_core.pointers import Pointer
+from flywheel_core.preview import Preview, preview
 from flywheel_core.recipe import load_recipe
 from flywheel_core.release.gates import run_gates
+from flywheel_core.release.policy import policy_digest
 from flywheel_core.release.verdicts import read_metrics
 from flywheel_core.report.build import write_report
 from flywheel_core.stack import Stack
+from flywheel_core.start_at import FROM_THE_START, StartAt
 
 WEEKLY = "flywheel_weekly"
 APPROVAL = "approval"
@@ -104,6 +107,7 @@ def climb_through_airflow(
     generations: int,
     approve_as: str | None,
     console: Console,
+    start_at: StartAt = FROM_THE_START,
 ) -> list[Ended]:
     """Trigger `flywheel_weekly`, watch it, and answer its approval if asked to."""
     recipe = load_recipe(recipe_name)
@@ -116,7 +120,8 @@ def climb_through_airflow(
         for _ in range(generations):
             started_s = time.monotonic()
             run_id = f"climb-{uuid.uuid4().hex[:8]}"
-            admin.trigger(WEEKLY, {"recipe": recipe_name}, run_id)
+            asked = start_at.model_dump(exclude_none=True)
+            admin.trigger(WEEKLY, {"recipe": recipe_name, **asked}, run_id)
             console.print(f"\n[bold]{WEEKLY}[/] {run_id} on {stack.client().base_url}")
             try:
                 state = _watch(stack, admin, run_id, approve_as, console)
@@ -310,6 +315,7 @@ def climb_locally(
     generations: int,
     seed: int | None,
     console: Console,
+    start_at: StartAt = FROM_THE_START,
 ) -> list[Ended]:
     """The same stages in this process; what passes its gates is promoted, as automated."""
     from flywheel_core.release.gates import overall
@@ -333,8 +339,16 @@ def climb_locally(
         started_s = time.monotonic()
         parent = Pointer(store, recipe.flywheel, "production").newest()
         run_id = f"local-{recipe.seed}-{parent.number if parent else 0}"
+        if start_at != FROM_THE_START:  # else the plan that is pinned under this id would win
+            run_id += f"-{digest_of(start_at.model_dump())[:8]}"
         climb = run_climb(
-            recipe, store, policy, run_id, scratch=deployment.scratch, on_stage=on_stage
+            recipe,
+            store,
+            policy,
+            run_id,
+            scratch=deployment.scratch,
+            on_stage=on_stage,
+            start_at=start_at,
         )
         blocked = overall(climb.verdicts) in BLOCKING
         if not blocked:
@@ -357,6 +371,18 @@ def climb_locally(
         if blocked:
             break
     return ended
+
+
+def preview_climb(
+    deployment: Deployment, recipe_name: str, start_at: StartAt, *, seed: int | None = None
+) -> Preview:
+    """What a climb would run, what is there and what it costs; writes and starts nothing."""
+    return preview(
+        load_recipe(recipe_name, seed=seed),
+        deployment.store(),
+        policy_digest=policy_digest(deployment.policy()),
+        start_at=start_at,
+    )
 
 
 def run_demo(deployment: Deployment, console: Console) -> Ended:

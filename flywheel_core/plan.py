@@ -6,9 +6,9 @@ of each task reads that plan and resolves nothing anew, so a re-run next week, u
 production model, is still the same climb.
 """
 
-import datetime
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from flywheel_core.artifacts import (
     model_digest,
     read_manifest,
 )
+from flywheel_core.days import newest_days, world_week
 from flywheel_core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
@@ -37,11 +38,10 @@ from flywheel_core.errors import (
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
 from flywheel_core.stages import BASE, CLIMB, POOL, PRODUCTION, Stage
+from flywheel_core.start_at import FROM_THE_START, StartAt, checkpoint_ref
 from flywheel_core.store import Store
 
 BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
-WORLD_EPOCH = datetime.date(2026, 1, 5)
-"""The Monday on which the simulated product's first week starts: its clock is the generation."""
 
 NIGHTLY = ("traffic", "curate")
 """The stages of one night."""
@@ -72,7 +72,7 @@ class PlannedStage(Record):
 
 
 class PinnedPlan(Record):
-    """Everything one climb reads and makes."""
+    """Everything one climb reads and makes, and where it was asked to begin."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -85,6 +85,7 @@ class PinnedPlan(Record):
     days: tuple[str, ...]
     pinned_days: dict[str, ArtifactRef]
     stages: tuple[PlannedStage, ...]
+    start_at: StartAt = FROM_THE_START
 
     def stage(self, name: str) -> PlannedStage:
         for stage in self.stages:
@@ -118,88 +119,236 @@ def load_plan(store: Store, path: str) -> PinnedPlan:
         raise ArtifactCorrupt(f"{path} is not a plan ({error}); start a new run") from error
 
 
-def resolve(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
-    """Pin the plan of `run_id`; the plan that was pinned first is the one returned."""
-    return _pin(recipe, store, run_id, policy_digest, draft)
+TakeModel = Callable[[Recipe, Store, str, str], ArtifactRef]
 
 
-def resolve_nightly(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
-    """Pin the plan of one night: a day of traffic, curated."""
-    return _pin(recipe, store, run_id, policy_digest, draft_nightly)
+@dataclass(frozen=True)
+class _Draft:
+    """What a plan is drafted from. `take` imports a checkpoint folder, or only names it."""
+
+    recipe: Recipe
+    store: Store
+    run_id: str
+    policy_digest: str
+    parent: Parent
+    days: tuple[str, ...]
+    pinned_days: dict[str, ArtifactRef]
+    take: TakeModel
+    stages: tuple[Stage, ...] = CLIMB
+    start_at: StartAt = FROM_THE_START
+
+    @property
+    def generation(self) -> int:
+        return self.parent.ref.generation + 1
 
 
-def _pin(
+def resolve(
     recipe: Recipe,
     store: Store,
     run_id: str,
+    *,
     policy_digest: str,
-    make: Callable[..., PinnedPlan],
+    days: tuple[str, ...] | None = None,
+    start_at: StartAt = FROM_THE_START,
 ) -> PinnedPlan:
+    """Pin the plan of `run_id`; the plan that was pinned first is the one returned.
+
+    `days` are the ones the run waited for. Where a stage before `start_at.start_from` is not
+    done, nothing is pinned, and the error lists which.
+    """
+
+    def make() -> PinnedPlan:
+        plan = draft(
+            recipe, store, run_id, policy_digest=policy_digest, days=days, start_at=start_at
+        )
+        require_start(store, plan)
+        return plan
+
+    return _pin(recipe, store, run_id, make)
+
+
+def resolve_nightly(
+    recipe: Recipe, store: Store, run_id: str, *, policy_digest: str, day: str | None = None
+) -> PinnedPlan:
+    """Pin the plan of one night: a day of traffic, curated."""
+    return _pin(
+        recipe,
+        store,
+        run_id,
+        lambda: draft_nightly(recipe, store, run_id, policy_digest=policy_digest, day=day),
+    )
+
+
+def _pin(recipe: Recipe, store: Store, run_id: str, make: Callable[[], PinnedPlan]) -> PinnedPlan:
     path = plan_path(recipe.flywheel, run_id)
     if not store.exists(path):
-        plan = make(recipe, store, run_id, policy_digest=policy_digest)
-        store.put_if_absent(path, plan.model_dump_json(indent=1).encode())
+        store.put_if_absent(path, make().model_dump_json(indent=1).encode())
     return load_plan(store, path)
 
 
-def draft(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
+def draft(
+    recipe: Recipe,
+    store: Store,
+    run_id: str,
+    *,
+    policy_digest: str,
+    days: tuple[str, ...] | None = None,
+    start_at: StartAt = FROM_THE_START,
+) -> PinnedPlan:
     """The plan as it would be pinned now. Imports the base model, commits nothing else."""
     parent = production_parent(recipe, store)
-    days = traffic_days(recipe, store, parent.ref.generation + 1)
-    return _draft(recipe, store, run_id, policy_digest, parent, days, CLIMB)
+    return _climb(recipe, store, run_id, policy_digest, parent, days, start_at, import_model)
 
 
-def draft_nightly(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
-    """One day: the world's next day that nobody has made, or the newest one ingested."""
-    parent = production_parent(recipe, store)
-    days = traffic_days(recipe, store, parent.ref.generation + 1)
-    if recipe.traffic.source == "world":
-        made = _pinned_days(recipe, store, days, parent)
-        chosen = next((day for day in days if day not in made), days[-1])
-    else:
-        chosen = days[-1]
-    stages = tuple(stage for stage in CLIMB if stage.name in NIGHTLY)
-    return _draft(recipe, store, run_id, policy_digest, parent, (chosen,), stages)
+def sketch(
+    recipe: Recipe,
+    store: Store,
+    *,
+    policy_digest: str,
+    days: tuple[str, ...] | None = None,
+    start_at: StartAt = FROM_THE_START,
+) -> PinnedPlan:
+    """`draft` that writes nothing at all: models are named as their import would name them."""
+    parent = _parent_to_be(recipe, store)
+    return _climb(recipe, store, "not pinned", policy_digest, parent, days, start_at, name_model)
 
 
-def _draft(
+def _climb(
     recipe: Recipe,
     store: Store,
     run_id: str,
     policy_digest: str,
     parent: Parent,
-    days: tuple[str, ...],
-    wanted: tuple[Stage, ...],
+    days: tuple[str, ...] | None,
+    start_at: StartAt,
+    take: TakeModel,
 ) -> PinnedPlan:
-    generation = parent.ref.generation + 1
-    pinned_days = _pinned_days(recipe, store, days, parent)
+    days = days or traffic_days(recipe, store, parent.ref.generation + 1)
+    pinned = _pinned_days(recipe, store, days, parent)
+    return _plan(
+        _Draft(recipe, store, run_id, policy_digest, parent, days, pinned, take, start_at=start_at)
+    )
+
+
+def draft_nightly(
+    recipe: Recipe, store: Store, run_id: str, *, policy_digest: str, day: str | None = None
+) -> PinnedPlan:
+    """One day: the one asked for, else the world's next day that nobody has made, or the newest
+    one ingested.
+
+    An ingested day is read from its newest version, so a late file makes new keys. A day of the
+    world is made by this plan's own traffic stage: asked for again, it has the same keys.
+    """
+    parent = production_parent(recipe, store)
+    pinned: dict[str, ArtifactRef] = {}
+    if recipe.traffic.source == "world":
+        chosen = _night_of_the_world(recipe, store, parent, day)
+    else:
+        chosen = day or newest_days(recipe, store)[-1]
+        pinned = _pinned_days(recipe, store, (chosen,), parent)
+    stages = tuple(stage for stage in CLIMB if stage.name in NIGHTLY)
+    return _plan(
+        _Draft(
+            recipe,
+            store,
+            run_id,
+            policy_digest,
+            parent,
+            (chosen,),
+            pinned,
+            import_model,
+            stages=stages,
+        )
+    )
+
+
+def _night_of_the_world(recipe: Recipe, store: Store, parent: Parent, day: str | None) -> str:
+    week = world_week(recipe, parent.ref.generation + 1)
+    if day is None:
+        made = _pinned_days(recipe, store, week, parent)
+        return next((one for one in week if one not in made), week[-1])
+    if day not in week:
+        raise ConfigError(
+            f"day: {day!r} is not in the simulated world's week {week[0]} to {week[-1]}, which "
+            "the next climb reads; give one of its days, or leave it empty"
+        )
+    return day
+
+
+def require_start(store: Store, plan: PinnedPlan) -> None:
+    """Refuse a plan whose stages before `start_from` are not all in the store."""
+    before = plan.start_at.stages_before
+    missing = [
+        stage for stage in plan.stages if stage.name in before and not is_done(store, stage.ref)
+    ]
+    if missing:
+        listed = ", ".join(f"{stage.name} ({stage.ref.path})" for stage in missing)
+        raise ConfigError(
+            f"start_from: {plan.start_at.start_from!r} was asked for, but these stages before it "
+            f"are not in the store: {listed}; start from {missing[0].name!r} or earlier"
+        )
+
+
+def _plan(wanted: _Draft) -> PinnedPlan:
+    recipe, store = wanted.recipe, wanted.store
     known: dict[str, ArtifactRef] = {
-        PRODUCTION: parent.ref,
-        BASE: import_model(recipe, store, "base", recipe.model.base),
+        PRODUCTION: wanted.parent.ref,
+        BASE: wanted.take(recipe, store, "base", recipe.model.base),
         **{
-            f"{POOL}-{name}": import_model(recipe, store, f"pool-{name}", path)
+            f"{POOL}-{name}": wanted.take(recipe, store, f"pool-{name}", path)
             for name, path in sorted(recipe.model.pool.items())
         },
-        **{f"day-{day}": ref for day, ref in pinned_days.items()},
+        **{f"day-{day}": ref for day, ref in wanted.pinned_days.items()},
     }
     erasure_digest = erasures_digest(store, recipe.flywheel)
+    replaced = _replaced(wanted)
     stages: list[PlannedStage] = []
-    for stage in wanted:
-        planned = _plan_stage(stage, recipe, store, known, days, generation, erasure_digest)
+    for stage in wanted.stages:
+        planned = replaced.get(stage.name) or _plan_stage(
+            stage, recipe, store, known, wanted.days, wanted.generation, erasure_digest
+        )
         known[stage.name] = planned.ref
         stages.append(planned)
     return PinnedPlan(
-        run_id=run_id,
+        run_id=wanted.run_id,
         flywheel=recipe.flywheel,
-        generation=generation,
+        generation=wanted.generation,
         recipe=recipe.model_dump(mode="json"),
-        parent=parent,
-        policy_digest=policy_digest,
+        parent=wanted.parent,
+        policy_digest=wanted.policy_digest,
         erasure_digest=erasure_digest,
-        days=days,
-        pinned_days=pinned_days,
+        days=wanted.days,
+        pinned_days=wanted.pinned_days,
         stages=tuple(stages),
+        start_at=wanted.start_at,
     )
+
+
+def _replaced(wanted: _Draft) -> dict[str, PlannedStage]:
+    """The stages whose output is the checkpoint that was asked for.
+
+    Their config is not a stage's: should the checkpoint be deleted, such a job fails before it
+    can commit something else under the checkpoint's key.
+    """
+    recipe, start_at = wanted.recipe, wanted.start_at
+    if start_at.checkpoint is None:
+        return {}
+    ref = checkpoint_ref(wanted.store, recipe.flywheel, start_at.checkpoint)
+    return {
+        stage.name: PlannedStage(
+            name=stage.name,
+            version=stage.version,
+            module=stage.module,
+            ref=ref,
+            inputs={},
+            config={"checkpoint": ref.path},
+            seed=0,
+            resources=recipe.execution.resources_of(stage.name),
+            summary=f"not run: {ref.path} takes the place of its output",
+        )
+        for stage in wanted.stages
+        if stage.name in start_at.replaced
+    }
 
 
 def publish_day(store: Store, plan: PinnedPlan) -> PointerRecord | None:
@@ -264,7 +413,7 @@ def _plan_stage(
         inputs=inputs,
         config=config,
         seed=seed,
-        resources=recipe.execution.resources.get(stage.name, recipe.execution.default_resources),
+        resources=recipe.execution.resources_of(stage.name),
         summary=stage.summary,
     )
 
@@ -301,8 +450,22 @@ def production_parent(recipe: Recipe, store: Store) -> Parent:
         base = import_model(recipe, store, "base", recipe.model.base)
         value = {"ref": base.model_dump(), "digest": model_digest(read_manifest(store, base))}
         newest = _start(pointer, value)
-    ref = ArtifactRef.model_validate(newest.value["ref"])
-    return Parent(ref=ref, digest=newest.value["digest"], pointer_number=newest.number)
+    return _parent_of(newest)
+
+
+def _parent_to_be(recipe: Recipe, store: Store) -> Parent:
+    """`production_parent` without a write: on a new flywheel, the base model before its import,
+    which is why its digest is not known."""
+    newest = Pointer(store, recipe.flywheel, PRODUCTION).newest()
+    if newest is not None:
+        return _parent_of(newest)
+    base = name_model(recipe, store, "base", recipe.model.base)
+    return Parent(ref=base, digest="", pointer_number=1)
+
+
+def _parent_of(record: PointerRecord) -> Parent:
+    ref = ArtifactRef.model_validate(record.value["ref"])
+    return Parent(ref=ref, digest=record.value["digest"], pointer_number=record.number)
 
 
 def _start(pointer: Pointer, value: dict[str, Any]) -> PointerRecord:
@@ -319,23 +482,11 @@ def _start(pointer: Pointer, value: dict[str, Any]) -> PointerRecord:
 
 
 def traffic_days(recipe: Recipe, store: Store, generation: int) -> tuple[str, ...]:
-    """The days this climb reads: the world's own week, or the newest ingested ones."""
-    count = recipe.traffic.num_days
+    """The days a climb reads that was asked for none: the world's own week, or the newest
+    ingested ones."""
     if recipe.traffic.source == "world":
-        first = WORLD_EPOCH + datetime.timedelta(days=count * (generation - 1))
-        return tuple(str(first + datetime.timedelta(days=offset)) for offset in range(count))
-    days = ingested_days(store, recipe.flywheel)
-    if not days:
-        raise ArtifactMissing(
-            f"flywheel {recipe.flywheel!r} has no day of traffic; run `flywheel ingest FILE` first"
-        )
-    return days[-count:]
-
-
-def ingested_days(store: Store, flywheel: str) -> tuple[str, ...]:
-    """Every day of traffic there is, oldest first."""
-    folder = f"{flywheel}/pointers/traffic"
-    return tuple(sorted({path.split("/")[-2] for path in store.list(folder)}))
+        return world_week(recipe, generation)
+    return newest_days(recipe, store)
 
 
 def _pinned_days(
@@ -354,32 +505,39 @@ def _pinned_days(
 
 def import_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRef:
     """Take a checkpoint folder into the store, once, as an artifact of generation 0."""
-    folder = BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model.{name}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
-        )
-    files = sorted(
-        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
-    )
+    ref = name_model(recipe, store, name, path)
+    if not is_done(store, ref):
+        _commit_folder(store, ref, _model_files(name, path), origin=path)
+    return ref
+
+
+def name_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRef:
+    """The artifact that `import_model` makes of a checkpoint folder; writes nothing."""
     listing = [
         [
             file.name,
             file.stat().st_size,
             file_sha256(file) if file.stat().st_size < SMALL_FILE_BYTES else "",
         ]
-        for file in files
+        for file in _model_files(name, path)
     ]
-    asked_for = {"stage": "base_model", "files": listing}
-    ref = ArtifactRef(
+    return ArtifactRef(
         flywheel=recipe.flywheel,
         generation=0,
         stage="base_model",
-        key=stage_key(store, recipe.flywheel, asked_for),
+        key=stage_key(store, recipe.flywheel, {"stage": "base_model", "files": listing}),
     )
-    if not is_done(store, ref):
-        _commit_folder(store, ref, files, origin=path)
-    return ref
+
+
+def _model_files(name: str, path: str) -> list[Path]:
+    folder = BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"model.{name}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
+        )
+    return sorted(
+        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
+    )
 
 
 def _commit_folder(store: Store, ref: ArtifactRef, files: list[Path], *, origin: str) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ArtifactMissing, ConfigError
-from flywheel_core.plan import BUILTIN_TINY, draft
+from flywheel_core.plan import BUILTIN_TINY, sketch
 from flywheel_core.recipe import Recipe, load_recipe
 from flywheel_core.release.policy import policy_digest
 from flywheel_core.sizing import (
@@ -54,9 +54,10 @@ def describe_plan(recipe_name: str, deployment: Deployment) -> dict[str, Any]:
 
 
 def _keys(recipe: Recipe, store: Store, deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Keys and what is cached; empty where the checkpoint or the traffic is not here."""
+    """Keys and what is cached, writing nothing; empty where the checkpoint or the traffic is not
+    here."""
     try:
-        plan = draft(recipe, store, "plan", policy_digest=policy_digest(deployment.policy()))
+        plan = sketch(recipe, store, policy_digest=policy_digest(deployment.policy()))
     except (ArtifactMissing, ConfigError):
         return {}
     return {
@@ -68,6 +69,13 @@ def _keys(recipe: Recipe, store: Store, deployment: Deployment) -> dict[str, dic
         )
         for stage in plan.stages
     }
+
+
+def gpu_hours_by_stage(recipe: Recipe) -> dict[str, float]:
+    """GPU-hours of the stages for which the recipe gives the numbers."""
+    shape = _shape(recipe)
+    sizes = {stage.name: _size(stage.name, recipe, shape) for stage in CLIMB} if shape else {}
+    return {name: size["gpu_hours"] for name, size in sizes.items() if "gpu_hours" in size}
 
 
 def _shape(recipe: Recipe) -> LlamaShape | None:

@@ -189,6 +189,10 @@ class ExecutionSection(Section):
     runtime_env: dict[str, Any] = {}
     costs: CostSection = CostSection()
 
+    def resources_of(self, stage: str) -> StageResources:
+        """What this stage's job asks for."""
+        return self.resources.get(stage, self.default_resources)
+
 
 class Recipe(Section):
     """One climbing step, whole."""

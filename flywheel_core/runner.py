@@ -16,6 +16,7 @@ from flywheel_core.recipe import Recipe
 from flywheel_core.release.policy import ReleasePolicy, policy_digest
 from flywheel_core.release.verdict import Verdict
 from flywheel_core.release.verdicts import run_and_commit_gates
+from flywheel_core.start_at import FROM_THE_START, StartAt
 from flywheel_core.store import Store
 
 
@@ -45,6 +46,7 @@ def run_climb(
     *,
     scratch: Path,
     on_stage: Callable[[str, StageDone | None], None] = lambda name, done: None,
+    start_at: StartAt = FROM_THE_START,
 ) -> Climb:
     """Every stage in order, then the gates. `on_stage` hears of each stage's start (None) and end.
 
@@ -56,7 +58,7 @@ def run_climb(
     from flywheel_core.jobs.base import LineProgress, Site, execute
 
     prepare_environment(recipe.execution.engine)
-    plan = resolve(recipe, store, run_id, policy_digest=policy_digest(policy))
+    plan = resolve(recipe, store, run_id, policy_digest=policy_digest(policy), start_at=start_at)
     site = Site(
         store=store,
         scratch=scratch,

@@ -7,7 +7,8 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan, pinned_plan_path
+from operators.notify import ApprovalWaits
+from operators.plans import pinned_plan, pinned_plan_path
 
 AUTOMATED = Param(
     False,
@@ -30,6 +31,7 @@ class ReleaseApproval(ApprovalOperator):
             "body": "",
             "params": {"automated": AUTOMATED},
             "fail_on_reject": True,
+            "notifiers": [ApprovalWaits()],
             "retries": 0,
         }
         super().__init__(**{**kwargs, **fixed})
@@ -38,12 +40,11 @@ class ReleaseApproval(ApprovalOperator):
         from flywheel_core.release.case import require_plan_of
         from flywheel_core.release.promotion import question
 
-        with airflow_errors():
-            site = Site.from_environment()
-            policy = site.policy()
-            plan = pinned_plan(site, context)
-            require_plan_of(plan, pinned_plan_path(site, context))
-            asked = question(site.store(), plan, policy, reports=site.home / "reports")
+        site = Site.from_environment()
+        policy = site.policy()
+        plan = pinned_plan(site, context)
+        require_plan_of(plan, pinned_plan_path(site, context))
+        asked = question(site.store(), plan, policy, reports=site.home / "reports")
         self.subject = asked.subject
         self.body = asked.body
         self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]

@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan
+from operators.plans import pinned_plan
 
 GATE_NAMES = (
     "rm_win_rate",
@@ -32,12 +32,11 @@ class GateTask(BaseOperator):
         from flywheel_core.release.gates import require_passing
         from flywheel_core.release.verdicts import run_and_commit_gate
 
-        with airflow_errors():
-            site = Site.from_environment()
-            plan = pinned_plan(site, context)
-            verdict = run_and_commit_gate(site.store(), plan, self.gate, site.policy())
-            for name, value in sorted(verdict.evidence.items()):
-                self.log.info("%s = %s", name, value)
-            self.log.info("%s: %s. %s", verdict.gate, verdict.outcome, verdict.reason)
-            require_passing(verdict)
-            return {"outcome": verdict.outcome, "reason": verdict.reason}
+        site = Site.from_environment()
+        plan = pinned_plan(site, context)
+        verdict = run_and_commit_gate(site.store(), plan, self.gate, site.policy())
+        for name, value in sorted(verdict.evidence.items()):
+            self.log.info("%s = %s", name, value)
+        self.log.info("%s: %s. %s", verdict.gate, verdict.outcome, verdict.reason)
+        require_passing(verdict)
+        return {"outcome": verdict.outcome, "reason": verdict.reason}

@@ -1,50 +1,20 @@
-"""How every task finds its run's pinned plan, and how our errors become Airflow's."""
+"""How every task finds its run's recipe and pinned plan."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from flywheel_core.errors import (
-    ArtifactCorrupt,
-    ConfigError,
-    FlywheelError,
-    GateBlocked,
-    InputDataError,
-    PromotionRefused,
-    SchemaTooNew,
-)
+from flywheel_core.errors import ConfigError
 from flywheel_core.plan import PinnedPlan, load_plan, plan_path
 from flywheel_core.recipe import Recipe, load_recipe
-from operators.config import Site
+from operators.config import Site, default_recipe
 
-NEVER_RETRIED = (
-    ArtifactCorrupt,
-    ConfigError,
-    GateBlocked,
-    InputDataError,
-    PromotionRefused,
-    SchemaTooNew,
-)
 RECIPE_PARAM = Param(
-    "tiny_cpu",
+    default_recipe(),
     type="string",
     pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
     description="A recipe by its name in dags/recipes/.",
 )
-
-
-@contextmanager
-def airflow_errors() -> Iterator[None]:
-    """Our errors as Airflow's; those that a retry cannot mend fail at once."""
-    try:
-        yield
-    except NEVER_RETRIED as error:
-        raise AirflowFailException(str(error)) from error
-    except FlywheelError as error:
-        raise AirflowException(str(error)) from error
 
 
 def recipe_of(site: Site, context: Any) -> Recipe:

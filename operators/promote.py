@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan_path
+from operators.plans import pinned_plan_path
 
 
 class PromoteCandidate(BaseOperator):
@@ -22,18 +22,17 @@ class PromoteCandidate(BaseOperator):
         from flywheel_core.release.promotion import promote_run
         from flywheel_core.stack.secrets import read_service_credentials
 
-        with airflow_errors():
-            site = Site.from_environment()
-            account = read_service_credentials(site.service_credentials)
-            with AirflowClient(site.airflow_api, account.username, account.password) as airflow:
-                promoted = promote_run(
-                    site.store(),
-                    pinned_plan_path(site, context),
-                    site.policy(),
-                    airflow,
-                    dag_id=str(context["ti"].dag_id),
-                    run_id=str(context["run_id"]),
-                    task_id=self.approval_task_id,
-                )
-            self.log.info("%s", promoted.said)
-            return promoted.said
+        site = Site.from_environment()
+        account = read_service_credentials(site.service_credentials)
+        with AirflowClient(site.airflow_api, account.username, account.password) as airflow:
+            promoted = promote_run(
+                site.store(),
+                pinned_plan_path(site, context),
+                site.policy(),
+                airflow,
+                dag_id=str(context["ti"].dag_id),
+                run_id=str(context["run_id"]),
+                task_id=self.approval_task_id,
+            )
+        self.log.info("%s", promoted.said)
+        return promoted.said

@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan
+from operators.plans import pinned_plan
 
 
 class PublishDay(BaseOperator):
@@ -16,10 +16,9 @@ class PublishDay(BaseOperator):
     def execute(self, context: Any) -> str:
         from flywheel_core.plan import publish_day
 
-        with airflow_errors():
-            site = Site.from_environment()
-            plan = pinned_plan(site, context, nightly=True)
-            record = publish_day(site.store(), plan)
-            said = f"version {record.number}" if record else "was there already"
-            self.log.info("traffic of %s: %s", plan.days[0], said)
-            return said
+        site = Site.from_environment()
+        plan = pinned_plan(site, context, nightly=True)
+        record = publish_day(site.store(), plan)
+        said = f"version {record.number}" if record else "was there already"
+        self.log.info("traffic of %s: %s", plan.days[0], said)
+        return said

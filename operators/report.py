@@ -5,7 +5,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from operators.config import Site
-from operators.plans import airflow_errors, pinned_plan
+from operators.plans import pinned_plan
 
 
 class WriteReport(BaseOperator):
@@ -16,16 +16,15 @@ class WriteReport(BaseOperator):
     def execute(self, context: Any) -> str:
         from flywheel_core.report.build import write_report
 
-        with airflow_errors():
-            site = Site.from_environment()
-            plan = pinned_plan(site, context)
-            path = write_report(
-                site.store(),
-                plan.flywheel,
-                plan.generation,
-                site.home / "reports",
-                site.policy(),
-                plan=plan,
-            )
-            self.log.info("report: %s", path)
-            return str(path)
+        site = Site.from_environment()
+        plan = pinned_plan(site, context)
+        path = write_report(
+            site.store(),
+            plan.flywheel,
+            plan.generation,
+            site.home / "reports",
+            site.policy(),
+            plan=plan,
+        )
+        self.log.info("report: %s", path)
+        return str(path)

@@ -39,6 +39,7 @@ from flywheel_core.release.metrics import (
     SafetyCounts,
     WinRateCell,
 )
+from flywheel_core.start_at import MODEL_STAGES
 
 RESPONSES = pa.schema(
     [
@@ -127,12 +128,7 @@ def _select(
     section: EvaluationSection, inputs: Mapping[str, Path], context: StageContext
 ) -> tuple[Checkpoint, dict[str, Path], Selection]:
     """Measure every SFT, DPO and RL checkpoint on the selection prompts and choose one."""
-    on_offer = {
-        f"{stage}/{folder.name}": folder
-        for stage in ("sft", "dpo", "rl")
-        for folder in sorted((inputs[stage] / "checkpoints").iterdir())
-        if folder.is_dir()
-    }
+    on_offer = checkpoints_on_offer(inputs)
     prompts = read_prompts(inputs["curate"], "select")
     probe = WinRateProbe(
         context.engines,
@@ -151,6 +147,26 @@ def _select(
         context.progress(index + 1, len(on_offer), "checkpoints measured")
     chosen = choose_checkpoint(checkpoints, section.select_win_rate_max)
     return chosen, on_offer, Selection(checkpoints, features)
+
+
+def checkpoints_on_offer(inputs: Mapping[str, Path]) -> dict[str, Path]:
+    """Every checkpoint of the model stages, by `<stage>/<name>`, each once.
+
+    A climb that was started from a checkpoint reads one artifact in the place of several stages:
+    it is on offer under the first of them. One without a `checkpoints/` folder (a promoted
+    candidate, say) offers its model.
+    """
+    by_artifact: dict[Path, str] = {}
+    for stage in MODEL_STAGES:
+        by_artifact.setdefault(inputs[stage], stage)
+    on_offer = {}
+    for artifact, stage in by_artifact.items():
+        folder = artifact / "checkpoints"
+        if not folder.is_dir():
+            on_offer[f"{stage}/model"] = artifact / "model"
+            continue
+        on_offer |= {f"{stage}/{one.name}": one for one in sorted(folder.iterdir()) if one.is_dir()}
+    return on_offer
 
 
 def _flat(said: Mapping[Surface, list[str]]) -> list[str]:

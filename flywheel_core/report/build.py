@@ -77,7 +77,9 @@ def report_path(folder: Path, flywheel: str, generation: int) -> Path:
 
 def newest_plan(store: Store, flywheel: str, generation: int) -> PinnedPlan:
     """The plan of that generation whose evaluation is committed; the promoted one if there is."""
-    plans = [load_plan(store, path) for path in store.list(f"{flywheel}/plans")]
+    found = [load_plan(store, path) for path in store.list(f"{flywheel}/plans")]
+    # A night's plan has no evaluation.
+    plans = [plan for plan in found if any(stage.name == "evaluate" for stage in plan.stages)]
     done = [
         plan
         for plan in plans

@@ -209,6 +209,7 @@ class Stack:
             "FLYWHEEL_SERVICE_CREDENTIALS": str(self.service_file),
             "FLYWHEEL_WORK": str(self.state_dir / "scratch" / "work"),
             "FLYWHEEL_SCHEDULE": "manual",
+            "FLYWHEEL_NOTIFY": _absolute(os.environ.get("FLYWHEEL_NOTIFY", "")),
             "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
@@ -354,6 +355,11 @@ class Stack:
             client.ensure_pool(
                 TRAINING_POOL, slots=1, description="Ray jobs that train: one at a time"
             )
+
+
+def _absolute(path: str) -> str:
+    """A path for processes that start in other folders; nothing stays nothing."""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _airflow_unhealthy(url: str) -> str | None:

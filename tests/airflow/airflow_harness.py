@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from notify_servers import Webhook
+
 from flywheel_core.airflow_client import AirflowClient
 from flywheel_core.stack import Stack
 from flywheel_core.stack.processes import wait_until
@@ -18,6 +20,7 @@ class Deployed:
     recipes: Path
     policy: Path
     admin: AirflowClient
+    webhook: Webhook
 
     def wait_for_state(
         self, dag_id: str, run_id: str, task_id: str, *states: str, timeout_s: float = 180

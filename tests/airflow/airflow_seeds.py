@@ -15,6 +15,7 @@ from flywheel_core.artifacts import (
     folder_model_digest,
     read_manifest,
 )
+from flywheel_core.ingest.ingest import ingest
 from flywheel_core.plan import Parent, PinnedPlan, PlannedStage, plan_path, resolve
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
 from flywheel_core.release.metrics import (
@@ -40,6 +41,34 @@ def write_recipe(folder: Path, flywheel: str, **execution: Any) -> Recipe:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{flywheel}.yaml").write_text(yaml.safe_dump(data))
     return load_recipe(str(folder / f"{flywheel}.yaml"))
+
+
+def write_ingested_recipe(folder: Path, flywheel: str, num_days: int) -> Recipe:
+    """The recipe that reads ingested days, under another flywheel's name."""
+    data = yaml.safe_load((RECIPE_FOLDER / "topical_chat.yaml").read_text())
+    data |= {"name": flywheel, "flywheel": flywheel}
+    data["traffic"]["num_days"] = num_days
+    (folder / f"{flywheel}.yaml").write_text(yaml.safe_dump(data))
+    return load_recipe(str(folder / f"{flywheel}.yaml"))
+
+
+def ingest_day(store: Store, flywheel: str, day: str, text: str = "Hello!") -> None:
+    """One row of traffic for a day, taken in as `flywheel ingest` takes it."""
+    row = {
+        "row_id": f"{day}-{text}",
+        "day": day,
+        "messages": [{"role": "user", "content": text}],
+        "surface": "user",
+        "conversation_id": day,
+        "turn_index": 1,
+        "depth": 0,
+        "response": "Hi there.",
+        "language": "en",
+        "model_digest": "d" * 64,
+    }
+    file = Path(mkdtemp()) / "day.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    ingest(file, "contract", store, flywheel)
 
 
 def two_stage_plan(

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from airflow_harness import Deployed
+from notify_servers import Webhook
 
 from flywheel_core.deployment import DEFAULT_POLICY
 from flywheel_core.stack import Stack
@@ -15,8 +17,19 @@ from flywheel_core.store import LocalStore
 HERE = Path(__file__).parent
 
 
+SOONER = {"FLYWHEEL_WAIT_POLL_S": "0.5", "FLYWHEEL_WAIT_TIMEOUT_H": "0.005"}
+"""A wait for traffic of 18 s, not of 20 h."""
+
+
 @pytest.fixture(scope="session")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+def webhook() -> Iterator[Webhook]:
+    """Hears of everything that fails or waits in the session."""
+    with Webhook() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Deployed]:
     """Repository flows and the tests' own, on free ports; stopped at the end."""
     home = tmp_path_factory.mktemp("home")
     flows = home / "dags"
@@ -27,12 +40,21 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     recipes.mkdir()
     policy = home / "policy.yaml"
     shutil.copy(DEFAULT_POLICY, policy)
-    stack = Stack(home / "state", policy_path=policy, recipes=recipes, dags_folder=flows)
+    (home / "webhook").write_text(webhook.url)
+    notify = home / "notify.yaml"
+    notify.write_text(yaml.safe_dump({"slack": {"webhook_url_file": str(home / "webhook")}}))
+    stack = Stack(
+        home / "state",
+        policy_path=policy,
+        recipes=recipes,
+        dags_folder=flows,
+        extra_env=SOONER | {"FLYWHEEL_NOTIFY": str(notify)},
+    )
     stack.up(print)
     try:
         with stack.client() as admin:
             admin.wait_for_dag("flywheel_weekly")
             admin.wait_for_dag("two_stages")
-            yield Deployed(stack, LocalStore(stack.store_root), recipes, policy, admin)
+            yield Deployed(stack, LocalStore(stack.store_root), recipes, policy, admin, webhook)
     finally:
         stack.down()

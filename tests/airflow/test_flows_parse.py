@@ -10,6 +10,7 @@ from typing import Any
 from flywheel_core.recipe import RECIPE_FOLDER
 from flywheel_core.release.gates import GATES
 from flywheel_core.stages import CLIMB
+from operators.docs import HEADINGS
 from operators.gates import GATE_NAMES
 
 HEAVY = {"torch", "ray", "vllm", "transformers", "trl", "deepspeed", "datasets", "pyarrow", "numpy"}
@@ -33,6 +34,9 @@ for name in ("weekly", "nightly", "ab_test"):
         "retries": {t.task_id: t.retries for t in dag.tasks},
         "max_active_runs": dag.max_active_runs,
         "doc_md": dag.doc_md,
+        "task_docs": {t.task_id: t.doc_md for t in dag.tasks},
+        "failure_callbacks": {t.task_id: len(t.on_failure_callback) for t in dag.tasks},
+        "params": {name: param.value for name, param in dag.params.items()},
     }
 loaded = sorted({name.split(".")[0] for name in set(sys.modules) - before})
 print(json.dumps({"flows": flows, "modules": loaded}))
@@ -64,7 +68,7 @@ def test_parsing_is_fast() -> None:
 
 def test_weekly_is_figure_3() -> None:
     upstream = parsed()["flows"]["weekly"]["upstream"]
-    order = ["resolve", *(stage.name for stage in CLIMB)]
+    order = ["wait_for_traffic", "resolve", *(stage.name for stage in CLIMB)]
     for before, after in pairwise(order):
         assert upstream[after] == [before]
     gates = sorted(f"gate_{gate}" for gate in GATES)
@@ -88,3 +92,37 @@ def test_approval_is_never_skipped_or_retried() -> None:
 
 def test_gate_names_are_the_gates() -> None:
     assert tuple(GATES) == GATE_NAMES
+
+
+def test_every_page_says_what_it_is_what_red_means_and_what_to_do() -> None:
+    flows = parsed()["flows"]
+    pages = {name: flow["doc_md"] for name, flow in flows.items()}
+    for name, flow in flows.items():
+        pages |= {f"{name}.{task}": doc for task, doc in flow["task_docs"].items()}
+    assert len(pages) == 3 + sum(len(flow["upstream"]) for flow in flows.values())
+    for page, text in pages.items():
+        found = [line for line in text.splitlines() if line in HEADINGS]
+        assert found == list(HEADINGS), page
+        sections = text.split("## ")[1:]
+        assert all(section.partition("\n")[2].strip() for section in sections), page
+    assert "five days" in pages["weekly"]
+    assert "queued" in pages["weekly"]
+    stages = [pages[f"weekly.{stage.name}"] for stage in CLIMB]
+    assert all(stage.summary[1:] in page for stage, page in zip(CLIMB, stages, strict=True))
+
+
+def test_every_task_tells_when_it_fails() -> None:
+    for flow in parsed()["flows"].values():
+        assert set(flow["failure_callbacks"].values()) == {1}
+
+
+def test_what_a_run_by_hand_is_asked() -> None:
+    flows = parsed()["flows"]
+    assert flows["weekly"]["params"] == {
+        "recipe": "tiny_cpu",
+        "week_ending": None,
+        "start_from": None,
+        "checkpoint": None,
+        "dry_run": False,
+    }
+    assert flows["nightly"]["params"] == {"recipe": "tiny_cpu", "day": None}

@@ -7,9 +7,10 @@ import pytest
 from ingest_samples import conversation, traffic_row, write_jsonl, write_topical
 
 from flywheel_core.artifacts import ArtifactRef, materialise, read_file, read_manifest
+from flywheel_core.days import ingested_days
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.ingest.ingest import DayReport, ingest
-from flywheel_core.plan import ingested_days, invalidate
+from flywheel_core.plan import invalidate
 from flywheel_core.pointers import Pointer
 from flywheel_core.records import TRAFFIC, read_table, write_table
 from flywheel_core.store import LocalStore, MemoryStore, Store

@@ -113,6 +113,19 @@ def test_freeze_and_rollback_work_without_airflow(home: Path) -> None:
     assert status["flywheels"]["tiny"]["frozen"] is True
 
 
+def test_a_dry_run_says_what_would_run_and_writes_nothing(home: Path) -> None:
+    done = runner.invoke(app, ["climb", "--dry-run", "--json"])
+    assert done.exit_code == 0, done.output
+    seen = json.loads(done.stdout)
+    assert (seen["generation"], len(seen["stages"])) == (1, 9)
+    assert not any(stage["cached"] for stage in seen["stages"])
+    assert LocalStore(str(home / "store")).list("") == []
+    refused = runner.invoke(app, ["climb", "--dry-run", "--start-from", "rl"])
+    assert refused.exit_code == 1
+    assert "start_from: 'rl' was asked for" in refused.stderr
+    assert "start from 'traffic' or earlier" in " ".join(refused.stderr.split())
+
+
 def test_doctor_parses_every_recipe_and_policy() -> None:
     done = runner.invoke(app, ["doctor", "--recipes"])
     assert done.exit_code == 0, done.output
