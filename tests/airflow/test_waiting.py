@@ -10,9 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+from airflow.sdk.exceptions import ParamValidationError
 
-from flywheel_core.errors import StoreError
+from flywheel_core.errors import ArtifactMissing, StoreError
 from flywheel_core.pointers import Pointer
 from flywheel_core.stages import STAGES
 from flywheel_core.store import LocalStore, open_store
@@ -118,7 +118,7 @@ def test_a_wait_in_vain_fails_with_the_days_and_the_next_step(
     monkeypatch.setattr(Site, "from_environment", staticmethod(lambda: site))
     task = WaitForTraffic(task_id="wait_for_traffic")
     context = {"params": {"recipe": "topical_chat"}}
-    with pytest.raises(AirflowFailException) as failed:
+    with pytest.raises(ArtifactMissing) as failed:
         task.execute_complete(context, {"missing": DAYS[:2]}, DAYS)
     assert str(failed.value) == (
         "2 of 7 days of traffic did not come within 20 h: 2026-01-05, 2026-01-06. Run `flywheel "
