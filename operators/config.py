@@ -30,7 +30,7 @@ class Site:
     home: Path
     airflow_api: str
     service_credentials: Path
-    work_root: str
+    work_root: str = ""
     wait_poll_s: float = DEFAULT_WAIT_POLL_S
     wait_timeout_h: float = DEFAULT_WAIT_TIMEOUT_H
 
