@@ -100,7 +100,8 @@ def _seeds() -> Iterator[Row]:
         "s",
         "<= 240 a seed",
         max(times) <= 240,
-        f"wall time of each seed, two at a time on two cores: {', '.join(f'{seconds:.0f}' for seconds in times)}",
+        "wall time of each seed, two at a time on two cores: "
+        + ", ".join(f"{seconds:.0f}" for seconds in times),
     )
 
 
