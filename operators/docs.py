@@ -21,9 +21,9 @@ CLEAR = (
     "store by its key and is not done again."
 )
 NEW_CLIMB = (
-    "Nobody waives a gate from here: *Clear* only repeats the same verdict on the same evidence. "
-    "Read the report (`report`, the page's path is in its log), change the recipe or the data, "
-    "and start a new run."
+    "Read the report; its path is in the log of `report`. *Clear* works the verdict out again: on "
+    "the same evidence, policy and waivers it is the same. What is really wrong with the candidate "
+    "is mended in the recipe or the data, and by a new run."
 )
 
 
