@@ -21,9 +21,9 @@ CLEAR = (
     "store by its key and is not done again."
 )
 NEW_CLIMB = (
-    "Nobody waives a gate from here: *Clear* only repeats the same verdict on the same evidence. "
-    "Read the report (`report`, the page's path is in its log), change the recipe or the data, "
-    "and start a new run."
+    "Read the report; its path is in the log of `report`. *Clear* works the verdict out again: on "
+    "the same evidence, policy and waivers it is the same. What is really wrong with the candidate "
+    "is mended in the recipe or the data, and by a new run."
 )
 
 
@@ -122,11 +122,10 @@ TASKS: dict[str, TaskDoc] = {
         "The store could not be written.",
     ),
     "report": TaskDoc(
-        "Writes the generation's report, whatever the gates said; its log has the path.",
-        "There is no finished evaluation to report on, or the store could not be read. No release "
-        "depends on it.",
-        "If `evaluate` is red, mend that first. Then *Clear* this task, or run "
-        "`flywheel report GENERATION`.",
+        "Writes the generation's report, whatever the gates said; its log has the path. A run "
+        "that ended before its evaluation has nothing to report on, and skips it.",
+        "The evaluation could not be read, or the page not written. No release depends on it.",
+        "*Clear* this task, or run `flywheel report GENERATION`.",
     ),
     "approval": TaskDoc(
         "Asks the policy's release managers; *Required Actions* shows every verdict. Yellow means "

@@ -15,6 +15,8 @@ from flywheel_core.store import open_store
 class TrafficTrigger(BaseTrigger):
     """Fires once: `{"missing": […]}`, empty when every day is there.
 
+    `named` are the missing days that the task's log names already; it names them anew whenever
+    they change.
     `deadline_at_s` is seconds since 1970, so a restart of the triggerer gives no extra time. A
     store that does not answer is asked again until then.
     """
@@ -25,6 +27,7 @@ class TrafficTrigger(BaseTrigger):
         store_root: str,
         flywheel: str,
         days: list[str],
+        named: list[str],
         poll_s: float,
         deadline_at_s: float,
     ) -> None:
@@ -32,6 +35,7 @@ class TrafficTrigger(BaseTrigger):
         self.store_root = store_root
         self.flywheel = flywheel
         self.days = days
+        self.named = named
         self.poll_s = poll_s
         self.deadline_at_s = deadline_at_s
 
@@ -42,13 +46,15 @@ class TrafficTrigger(BaseTrigger):
                 "store_root": self.store_root,
                 "flywheel": self.flywheel,
                 "days": self.days,
+                "named": self.named,
                 "poll_s": self.poll_s,
                 "deadline_at_s": self.deadline_at_s,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        missing, said = tuple(self.days), ""
+        missing = tuple(self.days)
+        said = waiting_for(tuple(self.named), self.days, self.flywheel)
         while True:
             try:
                 missing = await asyncio.to_thread(self._missing)

@@ -38,11 +38,13 @@ class WaitForTraffic(BaseOperator):
             self.log.info("the simulated world makes its own days: nothing to wait for")
             return []
         missing = missing_days(store, recipe.flywheel, days)
-        if missing and is_dry_run(context):
-            self.log.info("dry run: not %s", waiting_for(missing, [*days], recipe.flywheel))
-            return [*days]
         if missing:
-            self._wait(site, recipe.flywheel, days)
+            said = waiting_for(missing, [*days], recipe.flywheel)
+            if is_dry_run(context):
+                self.log.info("dry run: not %s", said)
+                return [*days]
+            self.log.info("%s", said)
+            self._wait(site, recipe.flywheel, days, missing)
         self.log.info("traffic of %s is there", ", ".join(days))
         return [*days]
 
@@ -71,13 +73,16 @@ class WaitForTraffic(BaseOperator):
             return days
         return keep_days(store, recipe.flywheel, run_id, days)
 
-    def _wait(self, site: Site, flywheel: str, days: tuple[str, ...]) -> None:
+    def _wait(
+        self, site: Site, flywheel: str, days: tuple[str, ...], missing: tuple[str, ...]
+    ) -> None:
         """Defer: this never returns."""
         self.defer(
             trigger=TrafficTrigger(
                 store_root=site.store_root,
                 flywheel=flywheel,
                 days=[*days],
+                named=[*missing],
                 poll_s=site.wait_poll_s,
                 deadline_at_s=time.time() + site.wait_timeout_h * 3600,
             ),

@@ -57,7 +57,10 @@ def ingest_day(store: Store, flywheel: str, day: str, text: str = "Hello!") -> N
     row = {
         "row_id": f"{day}-{text}",
         "day": day,
-        "messages": [{"role": "user", "content": text}],
+        "messages": [
+            {"role": "system", "content": "You are Mina."},
+            {"role": "user", "content": text},
+        ],
         "surface": "user",
         "conversation_id": day,
         "turn_index": 1,

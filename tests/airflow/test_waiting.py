@@ -5,6 +5,7 @@ import datetime
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +30,14 @@ def ingest(store: LocalStore, day: str) -> None:
     Pointer(store, "tiny", f"traffic/{day}").append({"ref": {}}, by="me", reason="ingested")
 
 
-def trigger(store: LocalStore, *, timeout_s: float = 20.0, days: list[str] = DAYS) -> Any:
+def trigger(
+    store: LocalStore, *, timeout_s: float = 20.0, days: list[str] = DAYS, named: Sequence[str] = ()
+) -> Any:
     made = TrafficTrigger(
         store_root=store.root,
         flywheel="tiny",
         days=days,
+        named=list(named),
         poll_s=0.02,
         deadline_at_s=time.time() + timeout_s,
     )
@@ -69,6 +73,15 @@ def test_it_says_what_is_missing_whenever_that_changes(
         f"waiting for 2 of 7 days of traffic: 2026-01-08, 2026-01-10; {ingest_by}",
         f"waiting for 1 of 7 days of traffic: 2026-01-10; {ingest_by}",
     ]
+
+
+def test_what_the_task_has_named_already_is_not_named_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    store = LocalStore(str(tmp_path))
+    assert asyncio.run(fire(trigger(store, timeout_s=0.2, named=DAYS))) == {"missing": DAYS}
+    assert waits_said(caplog) == []
 
 
 def test_when_time_is_up_the_missing_days_are_named(tmp_path: Path) -> None:
