@@ -214,8 +214,20 @@ class AirflowClient:
         ]
         return [answer.json() for answer in answers if answer.status_code != 404]
 
+    def current_try(self, dag_id: str, run_id: str, task_id: str) -> int:
+        """The try a task is in; a task that was cleared is in its next, started or not.
+
+        Airflow counts a try when it starts. Until then a cleared task keeps its old number, and
+        an approval its old answer: marked a success now, it would pass for answered.
+        """
+        number = self.try_number(dag_id, run_id, task_id)
+        path = f"{_task_path(dag_id, run_id, task_id)}/tries"
+        tries = self.request("GET", path).json()["task_instances"]
+        was_cleared = sum(found["try_number"] == number for found in tries) > 1
+        return number + 1 if was_cleared else number
+
     def try_number(self, dag_id: str, run_id: str, task_id: str) -> int:
-        """The task's current try."""
+        """The newest try that has started."""
         return int(self.request("GET", _task_path(dag_id, run_id, task_id)).json()["try_number"])
 
     def answer(

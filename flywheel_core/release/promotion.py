@@ -82,7 +82,7 @@ class AirflowRecords(Protocol):
         self, dag_id: str, run_id: str, task_id: str, *, up_to: int
     ) -> list[dict[str, Any]]: ...
 
-    def try_number(self, dag_id: str, run_id: str, task_id: str) -> int: ...
+    def current_try(self, dag_id: str, run_id: str, task_id: str) -> int: ...
 
     def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]: ...
 
@@ -102,7 +102,7 @@ def promote_run(
     plan = load_plan(store, path)
     require_plan_of(plan, path)
     detail = airflow.approval_record(dag_id, run_id, task_id)
-    current_try = airflow.try_number(dag_id, run_id, task_id)
+    current_try = airflow.current_try(dag_id, run_id, task_id)
     return promote(
         store,
         plan,

@@ -136,6 +136,7 @@ def seeded_climb(
         attempt.commit(
             kind=stage.name,
             stage_version=stage.version,
+            metrics={"win_rates": {}, "true_effect": None} if stage.name == "evaluate" else None,
             inputs={
                 name: InputRecord(ref=ref, digest=read_manifest(store, ref).digest)
                 for name, ref in stage.inputs.items()

@@ -270,8 +270,11 @@ def test_marks_and_xcoms_are_no_approval(siege: Siege) -> None:
 def test_a_marked_promote_moves_nothing_and_status_tells_the_truth(siege: Siege) -> None:
     before = siege.pointers()
     siege.mark("on_call", "promote")
-    assert siege.deployed.wait_for_run(DAG, siege.run_id) == "success"
+    assert siege.deployed.admin.task_states(DAG, siege.run_id)["promote"] == "success"
     siege.attempts.append("promote marked success")
+    assert siege.call("on_call", "PATCH", siege.run, {"state": "success"}) == 200
+    siege.attempts.append("the run marked success")
+    assert siege.deployed.wait_for_run(DAG, siege.run_id) == "success"
     assert siege.pointers() == before
     deployment = Deployment(
         siege.deployed.stack.state_dir, siege.deployed.stack.store_root, siege.deployed.policy
@@ -281,9 +284,6 @@ def test_a_marked_promote_moves_nothing_and_status_tells_the_truth(siege: Siege)
     ended = _account(deployment, NAME, siege.run_id, "success", siege.deployed.admin, MANAGER, 0.0)
     assert (ended.outcome, ended.as_asked) == ("failed", False)
     assert "was marked, not run" in ended.reason
-    siege.call("on_call", "PATCH", siege.run, {"state": "success"})
-    assert siege.pointers() == before
-    siege.attempts.append("the run marked success")
 
 
 def test_a_rejection_marked_success_is_a_rejection(siege: Siege) -> None:
@@ -348,9 +348,10 @@ def siege_plan(siege: Siege) -> Any:
 
 
 def test_an_earlier_trys_approval_does_not_serve(siege: Siege) -> None:
+    """Airflow keeps a cleared task's number and its answer until the next try starts."""
     siege.clear("on_call", "approval", downstream=True)
     siege.mark("on_call", "approval")
-    siege.promote_refuses("approved, cleared, marked", "nobody has answered the approval")
+    siege.promote_refuses("approved, cleared, marked", "the answer was given to another try")
 
 
 def test_control_the_same_run_is_promoted_by_a_valid_approval_once(siege: Siege) -> None:

@@ -172,6 +172,9 @@ def test_no_secret_is_in_a_file_but_its_own(guarded: Deployed) -> None:
         searched.add(path)
         found += [f"{name} in {path}" for name, secret in secrets.items() if secret in data]
     assert not found
+    home = guarded.stack.state_dir
+    for name in SECRET_FILES:  # the search would have found them there
+        assert any(secret in (home / name).read_bytes() for secret in secrets.values()), name
     names = {path.name for path in searched}
     assert {"airflow.db", "stack.json", "airflow-api-server.log", "manifest.json"} <= names
     assert any("task_id=promote" in str(path) for path in searched)

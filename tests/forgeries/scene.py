@@ -58,7 +58,7 @@ class Scene:
             self._scene.require_readable()
             return self._scene.detail
 
-        def try_number(self, *task: str) -> int:
+        def current_try(self, *task: str) -> int:
             return self._scene.try_number
 
         def dag_run(self, *run: str) -> dict[str, Any]:

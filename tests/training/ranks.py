@@ -30,3 +30,21 @@ def fail(arguments: dict[str, Any]) -> None:
         (folder / f"failed-{len(list(folder.glob('failed-*')))}").touch()
         raise InputDataError("pairs.parquet: no rows to train on; look at the stage that made it")
     torch.distributed.barrier()
+
+
+def say_where_it_listens(arguments: dict[str, Any]) -> None:
+    """Each rank writes the addresses of its listening sockets, once all have met."""
+    import json
+
+    import psutil
+    import torch
+
+    torch.distributed.barrier()
+    listens = [
+        connection.laddr.ip
+        for connection in psutil.Process().net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    rank = torch.distributed.get_rank()
+    (Path(arguments["folder"]) / f"rank-{rank}.json").write_text(json.dumps(listens))
+    torch.distributed.barrier()

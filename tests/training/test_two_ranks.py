@@ -1,6 +1,7 @@
 """Two ranks under Ray Train with ZeRO-3: the same models as one rank makes, one clear error, and a
 rank that dies is started again."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +114,13 @@ def test_ray_listens_on_this_machine_only() -> None:
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ranks_on_one_machine_listen_on_it_alone(tmp_path: Path) -> None:
+    """torch's meeting point too, which by itself listens on every interface."""
+    arguments = {"folder": str(tmp_path)}
+    launch(ranks.say_where_it_listens, arguments, TWO, tmp_path / "storage")
+    said = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    this_machine = {"127.0.0.1", "::ffff:127.0.0.1"}  # the second is the first, as Ray writes it
+    assert all(listens and set(listens) <= this_machine for listens in said), said
