@@ -18,6 +18,7 @@ from flywheel_core.errors import FlywheelError, StackError
 from flywheel_core.plan import Parent, PinnedPlan, PlannedStage, plan_path
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
 from flywheel_core.stack import Stack, StackInfo
+from flywheel_core.stack.processes import choose_port
 from flywheel_core.stack.stack import REPOSITORY
 from flywheel_core.store import LocalStore
 
@@ -134,7 +135,13 @@ def chaos_stack(home: Path) -> Iterator[ChaosStack]:
     events_file = home / "events.jsonl"
     recipe = write_recipe(recipes, events_file)
     stack = Stack(
-        home / "state", recipes=recipes, dags_folder=flows, extra_env=dict(SHORT_HEARTBEATS)
+        home / "state",
+        recipes=recipes,
+        dags_folder=flows,
+        # Not the usual ports: another stack that starts at this moment would choose the same.
+        airflow_port=choose_port(None, (), "Airflow"),
+        ray_port=choose_port(None, (), "Ray dashboard"),
+        extra_env=dict(SHORT_HEARTBEATS),
     )
     stack.up(print)
     try:

@@ -76,7 +76,9 @@ class Killer:
         started_s = time.monotonic()
         for number, planned in enumerate(self._planned, start=1):
             time.sleep(max(0.0, started_s + planned.after_s - time.monotonic()))
+            asked_s = time.monotonic()
             pids = self._wait_for(planned.target)
+            started_s += time.monotonic() - asked_s  # waiting puts off the rest: no heap of kills
             if not pids:
                 self.missed.append(planned.target)
                 self._say(f"kill {number}: no {planned.target} in {APPEARS_TIMEOUT_S:.0f} s")
