@@ -24,7 +24,7 @@ from flywheel_core.release.gates import run_gates
 from flywheel_core.release.policy import policy_digest
 from flywheel_core.release.verdicts import read_metrics
 from flywheel_core.report.build import write_report
-from flywheel_core.stack import Stack
+from flywheel_core.stack import Stack, Supervisor
 from flywheel_core.start_at import FROM_THE_START, StartAt
 
 WEEKLY = "flywheel_weekly"
@@ -66,9 +66,14 @@ def make_stack(deployment: Deployment) -> Stack:
 
 
 def run_stack(deployment: Deployment, console: Console) -> None:
-    """Start the stack and keep it until Ctrl-C or SIGTERM."""
+    """Start the stack and keep it whole until Ctrl-C or SIGTERM: what dies is started anew."""
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
     stack = make_stack(deployment)
-    info = stack.up(lambda line: console.print(line, highlight=False))
+    info = stack.up(say)
+    supervisor = Supervisor(stack, say)
     console.print(
         f"\nAirflow   {info.airflow_url}\nRay       {info.ray_url}\n"
         f"Users     admin, release_manager, on_call; passwords in {info.passwords_file}\n"
@@ -79,7 +84,7 @@ def run_stack(deployment: Deployment, console: Console) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
         while not stopped.wait(1.0):
-            pass
+            supervisor.look()
     except KeyboardInterrupt:
         pass
     finally:

@@ -5,8 +5,10 @@ airflow_side.py  its configuration file, users, commands
 ray_side.py      the Ray head's command
 secrets.py       passwords and keys, made once, in files only the owner can read
 processes.py     process groups, free ports, and nothing left running
+supervisor.py    starts anew what has died, and gives up on a crash loop
 """
 
 from flywheel_core.stack.stack import Stack, StackInfo, StackStatus
+from flywheel_core.stack.supervisor import Supervisor
 
-__all__ = ["Stack", "StackInfo", "StackStatus"]
+__all__ = ["Stack", "StackInfo", "StackStatus", "Supervisor"]

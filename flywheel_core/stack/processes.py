@@ -1,9 +1,9 @@
 """Processes with their own group, found again after a crash, and nothing left running.
 
-Every process of a stack inherits `FLYWHEEL_STACK_ID` and belongs to the session of a part we
-started, unless it made one of its own (Ray's workers) or overwrote its environment with a new
-title (Airflow's workers). Stopping ends whatever has either mark: never a process of somebody
-else, never by name.
+Every process of a stack inherits `FLYWHEEL_STACK_ID` and the name of its part, and belongs to the
+session of a part we started, unless it made one of its own (Ray's workers) or overwrote its
+environment with a new title (Airflow's workers). Stopping ends whatever has either mark: never a
+process of somebody else, never by name.
 """
 
 import os
@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from flywheel_core.errors import StackError
 
 STACK_ID_VARIABLE = "FLYWHEEL_STACK_ID"
+PART_VARIABLE = "FLYWHEEL_STACK_PART"
 HOST = "127.0.0.1"
 LAST_LOG_LINES = 15
+LEFTOVERS_TIMEOUT_S = 10.0
 
 
 class Part(BaseModel):
@@ -41,7 +43,7 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
-            env=dict(environment),
+            env={**environment, PART_VARIABLE: name},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -89,7 +91,53 @@ def stop(parts: Sequence[Part], stack_id: str, *, grace_s: float) -> None:
 
 def members(parts: Sequence[Part], stack_id: str) -> list["psutil.Process"]:
     """Every live process of this stack, the calling one excepted."""
-    sessions = {part.pid for part in parts if is_alive(part) or not psutil.pid_exists(part.pid)}
+    sessions = {part.pid for part in parts if _owns_its_session(part)}
+    return _marked(sessions, {STACK_ID_VARIABLE: stack_id})
+
+
+def members_of(part: Part, stack_id: str) -> list["psutil.Process"]:
+    """Every live process of one part, dead or not: of a Ray head its jobs' drivers as well."""
+    sessions = {part.pid} if _owns_its_session(part) else set()
+    return _marked(sessions, {STACK_ID_VARIABLE: stack_id, PART_VARIABLE: part.name})
+
+
+def end_leftovers(part: Part, stack_id: str) -> int:
+    """End what a dead part left behind, before it is started anew; how many processes that was.
+
+    An old head's driver would be a second live job beside its successor, and an old API server
+    would hold the port. SIGKILL, because an orphaned Airflow worker takes SIGTERM for a person's
+    kill and stops the Ray job that its successor is attached to.
+    """
+    ended = set()
+
+    def left() -> bool:
+        found = members_of(part, stack_id)
+        for process in found:
+            ended.add(process.pid)
+            _signal(process, signal.SIGKILL)
+        return bool(found)
+
+    if not wait_until(lambda: not left(), timeout_s=LEFTOVERS_TIMEOUT_S, every_s=0.1):
+        raise StackError(
+            f"{part.name}: processes of its last life do not end: "
+            f"{', '.join(str(process.pid) for process in members_of(part, stack_id))}; end them, "
+            "then run `flywheel up`"
+        )
+    return len(ended)
+
+
+def _owns_its_session(part: Part) -> bool:
+    """Whether the session that carries the part's id is still that part's: not when another
+    process has been given the id since. A dead part whose parent has not noticed yet counts."""
+    try:
+        started_at: float = psutil.Process(part.pid).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return abs(started_at - part.started_at) < 1.0
+
+
+def _marked(sessions: set[int], marks: Mapping[str, str]) -> list["psutil.Process"]:
+    """Our live processes in one of the sessions, or with all of the marks in their environment."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -97,10 +145,7 @@ def members(parts: Sequence[Part], stack_id: str) -> list["psutil.Process"]:
                 continue
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if (
-                os.getsid(process.pid) in sessions
-                or process.environ().get(STACK_ID_VARIABLE) == stack_id
-            ):
+            if os.getsid(process.pid) in sessions or marks.items() <= process.environ().items():
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             continue

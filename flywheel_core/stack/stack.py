@@ -1,6 +1,7 @@
 """The stack as a whole: up, down, status, and one part started anew."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from flywheel_core.stack.processes import (
     STACK_ID_VARIABLE,
     Part,
     choose_port,
+    end_leftovers,
     is_alive,
     last_lines,
     members,
@@ -174,15 +176,20 @@ class Stack:
         self.state_dir.joinpath("stack.json").unlink(missing_ok=True)
 
     def restart_dead(self) -> tuple[str, ...]:
-        """Start anew every part of Airflow that has died, and Ray if its head has."""
-        info = self.info()
-        if info is None:
+        """Start anew every part of Airflow that has died, and Ray if its head has.
+
+        What a dead part left running ends first, as a container's processes end with it. One
+        caller at a time: whoever comes second finds everything alive.
+        """
+        if self.info() is None:
             return ()
-        dead = tuple(part.name for part in info.parts if not is_alive(part))
-        for name in dead:
-            is_ray = name == "ray"
-            info = self._start_ray(info) if is_ray else self._start_airflow_part(info, name)
-        return dead
+        with (self.state_dir / "restart.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            info = self.info()
+            dead = [part for part in info.parts if not is_alive(part)] if info else []
+            for part in dead:
+                self._start_anew(part)
+        return tuple(part.name for part in dead)
 
     def environment(self, info: StackInfo) -> dict[str, str]:
         """What every process of the stack inherits."""
@@ -269,6 +276,10 @@ class Stack:
         others = tuple(other for other in info.parts if other.name != part.name)
         return self._save(info.model_copy(update={"parts": (*others, part)}))
 
+    def log_of(self, name: str) -> str:
+        """Where a part's log lies, over all its lives."""
+        return str(self._log(name if name == "ray" else f"airflow-{name}"))
+
     def _log(self, name: str) -> Path:
         return self.state_dir / "logs" / f"{name}.log"
 
@@ -298,6 +309,16 @@ class Stack:
         return self._with_part(
             info, start(name, airflow_side.command(name), self.environment(info), log)
         )
+
+    def _start_anew(self, part: Part) -> None:
+        info = self.info()
+        if info is None:  # stopped meanwhile
+            return
+        end_leftovers(part, info.stack_id)
+        if part.name == "ray":
+            self._start_ray(info)
+        else:
+            self._start_airflow_part(info, part.name)
 
     def _wait_for_ray(self, info: StackInfo, progress: Progress) -> StackInfo:
         """Ray gives its own start 30 s, which a busy machine may not keep: try again."""

@@ -2,6 +2,8 @@
 
 import configparser
 import json
+import os
+import signal
 import socket
 import stat
 import sys
@@ -10,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from flywheel_core.errors import StackError
-from flywheel_core.stack import Stack
+from flywheel_core.stack import Stack, Supervisor
 from flywheel_core.stack.airflow_side import write_settings
 from flywheel_core.stack.processes import (
     HOST,
     STACK_ID_VARIABLE,
     choose_port,
+    end_leftovers,
+    is_alive,
     members,
+    members_of,
     start,
     stop,
     wait_until,
@@ -76,20 +81,68 @@ def test_a_readable_credentials_file_is_refused(tmp_path: Path) -> None:
         read_service_credentials(path)
 
 
+NAPS = (
+    "import subprocess, sys, time\n"
+    "nap = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+    "subprocess.Popen(nap, process_group=0, env={})\n"
+    "subprocess.Popen(nap, start_new_session=True)\n"
+    "time.sleep(600)\n"
+)
+"""Children as Airflow's workers (own group, title over environment) and Ray's (own session)."""
+
+
 def test_stopping_finds_processes_that_left_the_group_or_lost_the_mark(tmp_path: Path) -> None:
-    """As Airflow's workers (own group, title over environment) and Ray's (own session) do."""
-    script = (
-        "import subprocess, sys, time\n"
-        "nap = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
-        "subprocess.Popen(nap, process_group=0, env={})\n"
-        "subprocess.Popen(nap, start_new_session=True)\n"
-        "time.sleep(600)\n"
-    )
     environment = {STACK_ID_VARIABLE: "test-of-stop"}
-    part = start("naps", [sys.executable, "-c", script], environment, tmp_path / "naps.log")
+    part = start("naps", [sys.executable, "-c", NAPS], environment, tmp_path / "naps.log")
     assert wait_until(lambda: len(members([part], "test-of-stop")) == 3, timeout_s=20)
     stop([part], "test-of-stop", grace_s=1)
     assert not members([part], "test-of-stop")
+
+
+def test_what_a_dead_part_left_ends_and_another_parts_processes_do_not(tmp_path: Path) -> None:
+    environment = {STACK_ID_VARIABLE: "test-of-leftovers"}
+    command = [sys.executable, "-c", NAPS]
+    dead, other = (
+        start(name, command, environment, tmp_path / f"{name}.log") for name in ("dead", "other")
+    )
+    both = (dead, other)
+    assert wait_until(lambda: len(members(both, "test-of-leftovers")) == 6, timeout_s=20)
+    os.kill(dead.pid, signal.SIGKILL)
+    assert wait_until(lambda: not is_alive(dead), timeout_s=5)
+    assert len(members_of(dead, "test-of-leftovers")) == 2
+    assert end_leftovers(dead, "test-of-leftovers") == 2
+    assert len(members_of(other, "test-of-leftovers")) == 3
+    stop([other], "test-of-leftovers", grace_s=1)
+
+
+class DyingStack:
+    """Of its parts, those in `dying` die between two looks."""
+
+    def __init__(self) -> None:
+        self.dying: tuple[str, ...] = ()
+
+    def restart_dead(self) -> tuple[str, ...]:
+        return self.dying
+
+    def log_of(self, name: str) -> str:
+        return f"logs/{name}.log"
+
+
+def test_the_supervisor_restarts_and_says_so_but_not_for_ever() -> None:
+    stack, said, now_s = DyingStack(), list[str](), [0.0]
+    supervisor = Supervisor(stack, said.append, clock=lambda: now_s[0])
+    assert supervisor.look() == ()
+    stack.dying = ("triggerer",)
+    for _ in range(8):  # once every two minutes: no crash loop
+        now_s[0] += 120
+        assert supervisor.look() == ("triggerer",)
+    assert said == ["triggerer had died: started again, on its own state"] * 8
+    now_s[0] += 1000
+    for _ in range(4):
+        now_s[0] += 10
+        supervisor.look()
+    with pytest.raises(StackError, match=r"triggerer died 5 times within 300 s.*logs/triggerer"):
+        supervisor.look()
 
 
 def test_a_stack_that_never_ran_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""A night on call: every part of the stack killed again and again, and what it cost."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from flywheel_core.recipe import RECIPE_FOLDER
+from tests.bench import Row
+from tests.chaos.proofs import (
+    DUPLICATE_JOB,
+    LOST_ARTIFACT,
+    REPEATED_WORK,
+    SECOND_COMMIT,
+    STOPPED_JOB,
+    WRONG_END_STATE,
+)
+from tests.chaos.session import Outcome, run_chaos
+
+NUM_KILLS = 35
+SLOT_S = 70.0
+SEED = 1973
+MAX_PARSE_S = 0.5
+MAX_OVERHEAD_S = 15.0
+
+PARSE = """
+import json, os, runpy, sys, time
+import airflow.sdk, airflow.sdk.definitions.context
+import airflow.providers.standard.operators.hitl, airflow.triggers.base
+airflow.sdk.DAG, airflow.sdk.BaseOperator, airflow.sdk.Param
+times = {}
+for path in sys.argv[1:]:
+    started_s = time.perf_counter()
+    runpy.run_path(path)
+    times[os.path.basename(path)] = time.perf_counter() - started_s
+print(json.dumps(times))
+"""
+
+
+def rows() -> Iterator[Row]:
+    """`dag_parse_s`, `forged_promotions_through`, then the chaos, which takes most of an hour."""
+    yield _parse()
+    yield _forgeries()
+    home = Path(tempfile.mkdtemp(prefix="fw-chaos-"))
+    print(f"chaos: logs, store and outcome.json stay in {home}", flush=True)
+    outcome = run_chaos(
+        home,
+        num_kills=NUM_KILLS,
+        slot_s=SLOT_S,
+        seed=SEED,
+        say=lambda line: print(line, flush=True),
+    )
+    for violation in outcome.violations:
+        print(violation, flush=True)
+    yield from _counts(outcome)
+    yield _overhead(outcome)
+
+
+def _counts(outcome: Outcome) -> Iterator[Row]:
+    by_target = ", ".join(f"{name} {count}" for name, count in outcome.kills_by_target.items())
+    kills = len(outcome.kills)
+    yield Row(
+        "chaos_kills",
+        float(kills),
+        "",
+        ">= 30",
+        kills >= 30,
+        f"SIGKILL at random moments, seed {SEED}: {by_target}; {len(outcome.run_s)} runs, "
+        f"{outcome.wall_s / 60:.0f} min, {outcome.num_looks} looks at all processes",
+    )
+    for name, kinds, how in (
+        ("chaos_duplicate_jobs", (DUPLICATE_JOB,), "two live drivers of a key, orphans included"),
+        ("chaos_second_commits", (SECOND_COMMIT,), "a manifest that was written twice"),
+        ("chaos_lost_artifacts", (LOST_ARTIFACT,), "missing, corrupt, or not the calm run's bytes"),
+        ("chaos_wrong_end_states", (WRONG_END_STATE,), "a run, job or process not as it should be"),
+        ("chaos_jobs_stopped_by_restarts", (STOPPED_JOB,), "a driver that ended though not killed"),
+        ("chaos_repeated_work", (REPEATED_WORK,), _most_repeated(outcome)),
+    ):
+        count = outcome.count(*kinds)
+        yield Row(name, float(count), "", "0", count == 0, how)
+
+
+def _most_repeated(outcome: Outcome) -> str:
+    most = ", ".join(f"{stage} {max(units, default=0)}" for stage, units in outcome.redone.items())
+    return f"resumes that repeat more than a shard or a checkpoint's 5 steps; most: {most}"
+
+
+def _overhead(outcome: Outcome) -> Row:
+    said = ", ".join(f"{name} {seconds:.1f}" for name, seconds in outcome.overheads_s.items())
+    return Row(
+        "stage_overhead_s",
+        outcome.overhead_s,
+        "s",
+        f"< {MAX_OVERHEAD_S:.0f}",
+        outcome.overhead_s < MAX_OVERHEAD_S,
+        f"task wall - execute(), two undisturbed runs at once on one worker slot: {said}",
+    )
+
+
+def _parse() -> Row:
+    """A flow's own parse, imports of Airflow itself excluded: what each DAG file adds."""
+    flows = sorted(str(path) for path in RECIPE_FOLDER.parent.glob("*.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, *flows], capture_output=True, text=True, check=True
+    )
+    times: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    slowest = max(times.values())
+    said = ", ".join(f"{name} {seconds:.3f}" for name, seconds in times.items())
+    return Row(
+        "dag_parse_s",
+        slowest,
+        "s",
+        f"< {MAX_PARSE_S}",
+        slowest < MAX_PARSE_S,
+        f"the slowest: {said}",
+    )
+
+
+def _forgeries() -> Row:
+    """How many forged promotions got through `promote`; not measured before they are merged."""
+    name, goal = "forged_promotions_through", "0"
+    try:
+        from tests.forgeries import forged_attempts
+    except ModuleNotFoundError:
+        return Row(name, None, "", goal, None, "tests/forgeries.py is not there yet")
+    attempts = list(forged_attempts())
+    through = [attempt for attempt in attempts if attempt.promoted]
+    how = f"{len(attempts)} kinds of forgery"
+    return Row(name, float(len(through)), "", goal, not through, how)
