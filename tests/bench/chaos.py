@@ -18,12 +18,14 @@ from tests.chaos.proofs import (
     WRONG_END_STATE,
 )
 from tests.chaos.session import Outcome, run_chaos
+from tests.forgeries.catalogue import forged_attempts
 
 NUM_KILLS = 35
-SLOT_S = 70.0
+SLOT_S = 45.0
 SEED = 1973
 MAX_PARSE_S = 0.5
 MAX_OVERHEAD_S = 15.0
+MIN_FORGERIES = 100
 
 PARSE = """
 import json, os, runpy, sys, time
@@ -119,13 +121,14 @@ def _parse() -> Row:
 
 
 def _forgeries() -> Row:
-    """How many forged promotions got through `promote`; not measured before they are merged."""
-    name, goal = "forged_promotions_through", "0"
-    try:
-        from tests.forgeries import forged_attempts
-    except ModuleNotFoundError:
-        return Row(name, None, "", goal, None, "tests/forgeries.py is not there yet")
-    attempts = list(forged_attempts())
-    through = [attempt for attempt in attempts if attempt.promoted]
-    how = f"{len(attempts)} kinds of forgery"
-    return Row(name, float(len(through)), "", goal, not through, how)
+    """How many forged promotions got through `promote`."""
+    tried, through = forged_attempts()
+    return Row(
+        "forged_promotions_through",
+        float(through),
+        "",
+        "0",
+        through == 0 and tried >= MIN_FORGERIES,
+        f"{tried} forged attempts on seeded climbs, single and in pairs; more through the "
+        "real Airflow in tests/airflow/test_forged_approvals.py",
+    )
