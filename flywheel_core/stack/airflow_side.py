@@ -25,6 +25,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 MIGRATION_TIMEOUT_S = 300
 PARALLELISM = 4
+API_ATTEMPTS = 12
+API_WAIT_MAX_S = 15
 
 
 def command(part: str) -> list[str]:
@@ -58,6 +60,12 @@ def write_settings(home: Path, *, port: int, dags_folder: Path, passwords_file: 
             "secret_key": keys["secret_key"],
         },
         "api_auth": {"jwt_secret": keys["jwt_secret"]},
+        # A worker waits about a minute for an API server that is started anew. Airflow's own five
+        # attempts are over in ten seconds, and each failed start of a task spends one of its tries.
+        "workers": {
+            "execution_api_retries": str(API_ATTEMPTS),
+            "execution_api_retry_wait_max": str(API_WAIT_MAX_S),
+        },
         "logging": {"base_log_folder": str(home / "logs")},
         "dag_processor": {"parsing_processes": "1", "refresh_interval": "60"},
         "scheduler": {"enable_health_check": "False"},

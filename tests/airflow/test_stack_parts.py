@@ -68,6 +68,7 @@ def test_secrets_are_private_and_settings_move_the_port_three_times(tmp_path: Pa
     assert settings["api"]["base_url"] == "http://127.0.0.1:9"
     assert settings["core"]["execution_api_server_url"] == "http://127.0.0.1:9/execution/"
     assert len(settings["api_auth"]["jwt_secret"]) >= 64
+    assert int(settings["workers"]["execution_api_retries"]) > 5
     ray_token(tmp_path / "ray_token")
     for name in ("airflow.cfg", "airflow_keys.json", "p.json", "ray_token"):
         assert is_private(tmp_path / name), name
