@@ -9,6 +9,7 @@ two commits.
 
 import re
 import shlex
+import time
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -30,13 +31,14 @@ from operators.ray_jobs import (
     attach_or_submit,
     known_jobs,
     open_client,
-    open_client_patiently,
     ray_errors,
     was_interrupted,
 )
-from operators.ray_trigger import POLL_S, RayJobTrigger
+from operators.ray_trigger import POLL_S, RayAwayTrigger, RayJobTrigger
 
 MAX_RESUBMISSIONS = 10
+MAX_AWAY_S = 600.0
+"""How long a task waits for a Ray that is away before that is a failure, and costs a try."""
 
 
 class RayJobOperator(BaseOperator):
@@ -86,17 +88,47 @@ class RayJobOperator(BaseOperator):
             raise JobError(empty_success(stage, event["submission_id"]))
         raise failure(site, stage, event)
 
+    def execute_again(
+        self, context: Any, event: dict[str, Any], resubmissions: int, away_since_s: float
+    ) -> None:
+        """Ray was away when a job was to be submitted; it is back, or has been away too long."""
+        site = Site.from_environment()
+        if event["ended"] == "away":
+            raise RayUnreachable(event["message"])
+        stage = pinned_plan(site, context, nightly=self.nightly).stage(self.stage)
+        self._run(site, context, stage, resubmissions=resubmissions, away_since_s=away_since_s)
+
     def on_kill(self) -> None:
         """Killed between submitting and deferring: the job ends with the task."""
         if self._live is not None:
             address, submission_id = self._live
             open_client(address).stop_job(submission_id)
 
-    def _run(self, site: Site, context: Any, stage: PlannedStage, *, resubmissions: int) -> None:
-        """Attach or submit, then defer: this never returns."""
+    def _run(
+        self,
+        site: Site,
+        context: Any,
+        stage: PlannedStage,
+        *,
+        resubmissions: int,
+        away_since_s: float | None = None,
+    ) -> None:
+        """Attach or submit, then defer: this never returns. A Ray that is starting anew is waited
+        for, deferred as well: a restarting head is not a failed task, and holds no worker."""
         plan = pinned_plan(site, context, nightly=self.nightly)
         allowance = allowance_of(site.store(), plan, stage, site.policy())
-        job = self._attach_or_submit(site, context, plan, stage)
+        try:
+            job = self._attach_or_submit(site, context, plan, stage)
+        except RayUnreachable as error:
+            since_s = away_since_s or time.time()
+            self.log.warning("%s. Waiting for it", error)
+            self.defer(
+                trigger=RayAwayTrigger(
+                    address=site.ray_address, until_s=since_s + MAX_AWAY_S, message=str(error)
+                ),
+                method_name="execute_again",
+                kwargs={"resubmissions": resubmissions, "away_since_s": since_s},
+            )
         self._live = (site.ray_address, job.submission_id)
         self.job_url = job_url(site.ray_address, job.submission_id)
         context["ti"].xcom_push(key=RayDashboardLink().xcom_key, value=self.job_url)
@@ -132,7 +164,7 @@ class RayJobOperator(BaseOperator):
         # too, computes the same number, and is refused.
         past = past_numbers(site.store(), stage)
         request = job_request(site, plan, stage, path, context, past)
-        client = open_client_patiently(site.ray_address, self.log.warning)
+        client = open_client(site.ray_address)
         fault = clock_fault(site.ray_address)
         if fault:
             self.log.warning("%s", fault)

@@ -5,7 +5,7 @@ Free of Airflow, and of Ray except behind `open_client`, so the rule can be test
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +15,6 @@ from flywheel_core.errors import JobError, RayRefused, RayUnreachable
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 MAX_RACES = 5
 GIB = 2**30
-PATIENCE_S = (2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)
 
 
 class JobsClient(Protocol):
@@ -112,17 +111,6 @@ def open_client(address: str) -> JobsClient:
     with ray_errors(address):
         client: JobsClient = JobSubmissionClient(address)
     return client
-
-
-def open_client_patiently(address: str, warn: Callable[[str], None]) -> JobsClient:
-    """A client, asked for again while Ray restarts: a restarting head is not a failed task."""
-    for wait_s in PATIENCE_S:
-        try:
-            return open_client(address)
-        except RayUnreachable as error:
-            warn(f"{error}; trying again in {wait_s:.0f} s")
-            time.sleep(wait_s)
-    return open_client(address)
 
 
 def known_jobs(client: JobsClient, prefix: str) -> list[KnownJob]:

@@ -23,6 +23,7 @@ CALL_TIMEOUT_S = 60.0
 """Ray's client waits for ever; a head that hangs is a head that does not answer."""
 
 STOP_GRACE_S = 30.0
+AWAY_POLL_S = 5.0
 LOG_TAIL_GRACE_S = 5.0
 LINE_CHARS = 1000
 KEEP_LOG_EVERY_S = 20.0
@@ -115,13 +116,9 @@ class RayJobTrigger(BaseTrigger):
         await self._stop()
         await self._record_usage()
 
-    async def ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        """A call of Ray's blocking client, from a thread, with an end to its patience."""
-        return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_TIMEOUT_S)
-
     async def client(self) -> JobsClient:
         if self._client is None:
-            self._client = await self.ask(open_client, self.address)
+            self._client = await _ask(open_client, self.address)
         return self._client
 
     async def _wait(self) -> dict[str, Any]:
@@ -134,7 +131,7 @@ class RayJobTrigger(BaseTrigger):
                 return {"ended": out_of_time}
             try:
                 client = await self.client()
-                job = await self.ask(client.get_job_info, self.submission_id)
+                job = await _ask(client.get_job_info, self.submission_id)
             except Exception as error:  # bounded: Ray may be restarting
                 if is_unknown(error):
                     return {"ended": "unknown", "message": str(error)}
@@ -185,10 +182,10 @@ class RayJobTrigger(BaseTrigger):
         """Stop the job and wait until it has stopped, as long as that is worth waiting."""
         try:
             client = await self.client()
-            await self.ask(client.stop_job, self.submission_id)
+            await _ask(client.stop_job, self.submission_id)
             ends_s = time.monotonic() + STOP_GRACE_S
             while time.monotonic() < ends_s:
-                job = await self.ask(client.get_job_info, self.submission_id)
+                job = await _ask(client.get_job_info, self.submission_id)
                 if status_of(job) in TERMINAL:
                     return
                 await asyncio.sleep(min(1.0, self.poll_s))
@@ -198,6 +195,47 @@ class RayJobTrigger(BaseTrigger):
     async def _record_usage(self) -> None:
         started_at_s = self._started_at_s or self.submitted_at_s
         await self._in_store(record_usage, self.num_gpus, time.time() - started_at_s)
+
+
+class RayAwayTrigger(BaseTrigger):
+    """Waits for a Ray that is away: fires `{"ended": "back"}` when it answers again, or
+    `{"ended": "away", "message": …}` at `until_s` (seconds since 1970).
+
+    It never fires at once: a head that answers may not take jobs yet.
+    """
+
+    def __init__(self, *, address: str, until_s: float, message: str, poll_s: float = AWAY_POLL_S):
+        super().__init__()
+        self.address = address
+        self.until_s = until_s
+        self.message = message
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "address": self.address,
+                "until_s": self.until_s,
+                "message": self.message,
+                "poll_s": self.poll_s,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        while True:
+            await asyncio.sleep(self.poll_s)
+            if time.time() > self.until_s:
+                yield TriggerEvent({"ended": "away", "message": self.message})
+                return
+            try:
+                client = await _ask(open_client, self.address)
+                await _ask(client.list_jobs)
+            except Exception as error:  # whatever it is: that Ray does not answer
+                self.log.info("Ray is still away: %s", _one_line(error))
+                continue
+            yield TriggerEvent({"ended": "back"})
+            return
 
 
 class StallWatch:
@@ -266,7 +304,7 @@ class LogFollower:
         """Put the whole log, as Ray has it, into the store."""
         try:
             client = await self._trigger.client()
-            whole = await self._trigger.ask(client.get_job_logs, self._trigger.submission_id)
+            whole = await _ask(client.get_job_logs, self._trigger.submission_id)
             self._text = whole if len(whole) >= len(self._text) else self._text
         except Exception as error:
             self._trigger.log.debug("log of the job: %s", _one_line(error))
@@ -314,6 +352,11 @@ class LogFollower:
         except FlywheelError:
             return 0
         return len(data.decode(errors="replace"))
+
+
+async def _ask(call: Callable[..., Answer], *arguments: Any) -> Answer:
+    """A call of Ray's blocking client, from a thread, with an end to its patience."""
+    return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_TIMEOUT_S)
 
 
 def _finished(job: Any) -> dict[str, Any]:

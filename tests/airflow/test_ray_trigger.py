@@ -22,7 +22,7 @@ from operators.ray_jobs import (
     open_client,
     was_interrupted,
 )
-from operators.ray_trigger import RayJobTrigger
+from operators.ray_trigger import RayAwayTrigger, RayJobTrigger
 
 REQUEST = JobRequest(prefix="rl-0123456789abcdef", entrypoint="python -m x")
 
@@ -109,7 +109,7 @@ def trigger(store: Path, **changes: Any) -> RayJobTrigger:
     return RayJobTrigger(**{**arguments, **changes})
 
 
-def fire(wanted: RayJobTrigger) -> dict[str, Any]:
+def fire(wanted: RayJobTrigger | RayAwayTrigger) -> dict[str, Any]:
     async def first() -> dict[str, Any]:
         async for event in wanted.run():
             return dict(event.payload)
@@ -303,6 +303,23 @@ def test_progress_is_no_stall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr("operators.notify.tell", lambda subject, body, log: told.append(body))
     fire(trigger(tmp_path, stall_after_s=0.4, timeout_s=1.5))
     assert told == []
+
+
+def test_a_ray_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [RayUnreachable("no"), RuntimeError("status code 503"), FakeRay()]
+
+    def open_or_raise(address: str) -> FakeRay:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(ray_trigger, "open_client", open_or_raise)
+    waiting = {"address": "http://nowhere", "message": "Ray is away", "poll_s": 0.01}
+    assert fire(RayAwayTrigger(until_s=time.time() + 60, **waiting)) == {"ended": "back"}
+    assert not answers
+    late = fire(RayAwayTrigger(until_s=time.time() - 1, **waiting))
+    assert late == {"ended": "away", "message": "Ray is away"}
 
 
 def test_an_unreachable_ray_says_where_it_should_be() -> None:
