@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from flywheel_core.errors import StackError
+from flywheel_core.errors import ConfigError, StackError
 
 WAITING = "awaiting_input"
 APPROVE = "Approve"
@@ -92,7 +92,7 @@ class AirflowClient:
         body = {"username": self.username, "password": self._password}
         response = self._with_patience("POST", "/auth/token", {"json": body})
         if response.status_code == 401:
-            raise StackError(
+            raise ConfigError(
                 f"Airflow refused the password of {self.username!r}; passwords are in the stack's "
                 "passwords.json"
             )

@@ -20,11 +20,20 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one job may take: it holds `num_gpus` for at most `job_s` seconds (None: no limit)."""
+    """What one job may take: it holds `num_gpus` for at most `job_s` seconds (None: no limit).
+
+    `refusal` says why no new job may be started; a live one has `job_s` 0 left.
+    """
 
     folder: str
     num_gpus: float
     job_s: float | None
+    refusal: str | None = None
+
+    def require(self) -> None:
+        """`BudgetExceeded` where nothing is left for a new job."""
+        if self.refusal is not None:
+            raise BudgetExceeded(self.refusal)
 
     def usage_path(self, submission_id: str) -> str:
         return f"{self.folder}/{submission_id}.json"
@@ -41,7 +50,7 @@ def num_gpus_of(recipe: Recipe, stage: PlannedStage) -> float:
 def allowance_of(
     store: Store, plan: PinnedPlan, stage: PlannedStage, policy: ReleasePolicy
 ) -> Allowance:
-    """How long the next job of this stage may run; `BudgetExceeded` where nothing is left."""
+    """How long the next job of this stage may run."""
     folder = usage_folder(plan)
     num_gpus = num_gpus_of(plan.parsed_recipe(), stage)
     limit = policy.gpu_hours_per_climb_max
@@ -49,11 +58,12 @@ def allowance_of(
         return Allowance(folder, num_gpus, None)
     used = gpu_hours_used(store, plan)
     if used >= limit:
-        raise BudgetExceeded(
+        refusal = (
             f"gpu_hours_per_climb_max {limit:g}: this climb has used {used:.2f} GPU-hours, so "
             f"{stage.name} (which holds {num_gpus:g} GPUs) is not started; raise the limit in the "
             "release policy and clear this task, or start a smaller climb"
         )
+        return Allowance(folder, num_gpus, 0.0, refusal)
     return Allowance(folder, num_gpus, (limit - used) * SECONDS_PER_HOUR / num_gpus)
 
 

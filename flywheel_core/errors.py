@@ -5,7 +5,8 @@
     ├── InputDataError         a file is not what it says it is
     ├── StoreError         ↻   the store cannot be read or written
     │   ├── StoreMissing       nothing lies at that path
-    │   └── StoreFull          no space is left
+    │   ├── StoreFull          no space is left
+    │   └── StoreRefused       the path, the rights or the bucket are wrong
     ├── ArtifactError
     │   ├── ArtifactMissing    no manifest: the stage has not finished
     │   ├── ArtifactCorrupt    bytes differ from the manifest's digest
@@ -13,6 +14,7 @@
     ├── PointerConflict        somebody else moved the pointer first
     ├── EngineError            a model cannot be loaded, served or scored
     ├── TrainingError          a training run ended without a model
+    │   └── TrainingLost   ↻   its ranks died without an error of their own
     ├── Superseded             another driver has taken over this key
     ├── JobError               a Ray job failed of its own: its code, data or configuration
     │   ├── JobInterrupted ↻   a Ray job was ended by its surroundings: a kill, a lost node
@@ -63,6 +65,12 @@ class StoreFull(StoreError):
     transient = False
 
 
+class StoreRefused(StoreError):
+    """The path, the rights or the bucket are wrong: nothing to wait for."""
+
+    transient = False
+
+
 class ArtifactError(FlywheelError):
     """An artifact cannot be used."""
 
@@ -89,6 +97,12 @@ class EngineError(FlywheelError):
 
 class TrainingError(FlywheelError):
     """A training run ended without a model."""
+
+
+class TrainingLost(TrainingError):
+    """Ranks died without an error of their own: a kill, a lost node, a full machine."""
+
+    transient = True
 
 
 class Superseded(FlywheelError):

@@ -161,6 +161,7 @@ def resolve(
         plan = draft(
             recipe, store, run_id, policy_digest=policy_digest, days=days, start_at=start_at
         )
+        require_days(recipe, plan)
         require_start(store, plan)
         return plan
 
@@ -171,12 +172,13 @@ def resolve_nightly(
     recipe: Recipe, store: Store, run_id: str, *, policy_digest: str, day: str | None = None
 ) -> PinnedPlan:
     """Pin the plan of one night: a day of traffic, curated."""
-    return _pin(
-        recipe,
-        store,
-        run_id,
-        lambda: draft_nightly(recipe, store, run_id, policy_digest=policy_digest, day=day),
-    )
+
+    def make() -> PinnedPlan:
+        plan = draft_nightly(recipe, store, run_id, policy_digest=policy_digest, day=day)
+        require_days(recipe, plan)
+        return plan
+
+    return _pin(recipe, store, run_id, make)
 
 
 def _pin(recipe: Recipe, store: Store, run_id: str, make: Callable[[], PinnedPlan]) -> PinnedPlan:
@@ -273,6 +275,16 @@ def _night_of_the_world(recipe: Recipe, store: Store, parent: Parent, day: str |
             "the next climb reads; give one of its days, or leave it empty"
         )
     return day
+
+
+def require_days(recipe: Recipe, plan: PinnedPlan) -> None:
+    """Refuse a plan that lacks a day of ingested traffic: once pinned, it would always lack it."""
+    missing = [day for day in plan.days if day not in plan.pinned_days]
+    if missing and recipe.traffic.source != "world":
+        raise ArtifactMissing(
+            f"traffic of {', '.join(missing)} is not there, so no plan is pinned; run `flywheel "
+            f"ingest FILE --flywheel {recipe.flywheel}`, then clear wait_for_traffic"
+        )
 
 
 def require_start(store: Store, plan: PinnedPlan) -> None:

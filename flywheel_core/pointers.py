@@ -26,12 +26,15 @@ class PointerRecord(Record):
 
 
 class Pointer:
-    """A named sequence below `<flywheel>/pointers/`."""
+    """A named sequence below `<flywheel>/pointers/`, or below another `area`.
 
-    def __init__(self, store: Store, flywheel: str, name: str) -> None:
+    Whoever may write to `pointers/` may move production: jobs keep their own sequences elsewhere.
+    """
+
+    def __init__(self, store: Store, flywheel: str, name: str, *, area: str = "pointers") -> None:
         self.store = store
         self.name = name
-        self.folder = f"{flywheel}/pointers/{name}"
+        self.folder = f"{flywheel}/{area}/{name}"
 
     def history(self) -> list[PointerRecord]:
         """Every record, oldest first."""

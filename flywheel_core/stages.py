@@ -17,6 +17,7 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
+MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 
 TRAINING_STAGES = {"reward_models": 0, "sft": 0, "dpo": 1, "rl": 1}
 """Stages that train, and how many reference models each keeps beside the policy."""
@@ -127,3 +128,20 @@ def stage_named(name: str) -> Stage:
         return STAGES[name]
     except KeyError as error:
         raise ConfigError(f"stage {name!r} is unknown; one of: {', '.join(STAGES)}") from error
+
+
+def trusted_module(stage: str, module: str, allowed: str) -> str:
+    """`module`, if a plan may name it: plans lie in the store, and whoever can edit one must not
+    choose what a Ray job runs.
+
+    A stage of the climb has its own module. Others (a test's, a site's own) must be listed in
+    `allowed`, which the deployment sets: names with commas between them.
+    """
+    own = STAGES[stage].module if stage in STAGES else None
+    if module == own or module in filter(None, allowed.split(",")):
+        return module
+    raise ConfigError(
+        f"stage {stage!r}: the plan names module {module!r}, but "
+        + (f"that stage's is {own}" if own else "no stage of this code has that name")
+        + f"; the plan was edited: start a new run (or list the module in {MODULES_VARIABLE})"
+    )

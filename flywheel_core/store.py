@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Protocol
 
-from flywheel_core.errors import ConfigError, StoreError, StoreFull, StoreMissing
+from flywheel_core.errors import (
+    ConfigError,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreRefused,
+)
 
 NEVER_IN_A_PATH = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]|\?versionId=")
 """A backslash, control characters, halves of a surrogate pair (no file name), and s3fs's mark of a
@@ -73,7 +79,7 @@ def checked_path(path: str) -> str:
     pure = PurePosixPath(path)
     unclean = not path or str(pure) != path or bool(NEVER_IN_A_PATH.search(path))
     if unclean or pure.is_absolute() or ".." in pure.parts:
-        raise StoreError(
+        raise StoreRefused(
             f"store path {path!r} is not allowed: use a clean relative path without '..'"
         )
     return path
@@ -90,7 +96,7 @@ class LocalStore:
         target = Path(self.root) / checked_path(path)
         base = os.path.realpath(self.root)
         if os.path.commonpath([base, os.path.realpath(target)]) != base:
-            raise StoreError(f"store path {path!r} leaves the root {self.root!r} through a link")
+            raise StoreRefused(f"store path {path!r} leaves the root {self.root!r} through a link")
         return target
 
     @contextmanager
@@ -101,7 +107,7 @@ class LocalStore:
         except (FileNotFoundError, IsADirectoryError) as error:
             raise StoreMissing(f"nothing at {path!r} in {self.root!r}") from error
         except PermissionError as error:
-            raise StoreError(
+            raise StoreRefused(
                 f"{self.root!r}, path {path!r}: {error}; give the user that runs this job or "
                 "this Airflow the right to it"
             ) from error
@@ -116,14 +122,14 @@ class LocalStore:
     def put(self, path: str, data: bytes) -> None:
         target = self.local_path(path)
         with self._reached(path):
-            os.replace(self._temporary(target, data), target)
+            os.replace(self.temporary(target, data), target)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         target = self.local_path(path)
         if target.exists():
             return False
         with self._reached(path):
-            temporary = self._temporary(target, data)
+            temporary = self.temporary(target, data)
             try:
                 os.link(temporary, target)
             except FileExistsError:
@@ -176,7 +182,8 @@ class LocalStore:
         _copy_whole(self.local_path(path), target)
 
     @staticmethod
-    def _temporary(target: Path, data: bytes) -> str:
+    def temporary(target: Path, data: bytes) -> str:
+        """A synced file with these bytes beside `target`, for a rename or a link to it."""
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
         try:
@@ -238,7 +245,7 @@ class MemoryStore:
         self.put(path, source.read_bytes())
 
     def download(self, path: str, target: Path) -> None:
-        _write_whole(target, self.get(path))
+        write_whole(target, self.get(path))
 
 
 class S3Store:
@@ -266,6 +273,11 @@ class S3Store:
         except OSError as error:
             if isinstance(error, FileExistsError):
                 raise
+            if isinstance(error, PermissionError):
+                raise StoreRefused(
+                    f"{self.root!r}, path {path!r}: {error}; give this deployment's credentials "
+                    "the right to it"
+                ) from error
             step = (
                 "; this machine's clock is wrong: set it by NTP"
                 if "RequestTimeTooSkewed" in str(error)
@@ -329,7 +341,7 @@ class S3Store:
     def _check_bucket(self) -> None:
         bucket = self._base.split("/", 1)[0]
         if not self._files.exists(bucket):
-            raise StoreError(
+            raise StoreRefused(
                 f"store root {self.root!r}: there is no bucket {bucket!r}; create it, or mend "
                 "FLYWHEEL_STORE"
             )
@@ -342,11 +354,10 @@ def _copy_whole(source: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def _write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a local file that appears whole or not at all, also when the machine loses power."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{threading.get_ident()}-{target.name}")
-    temporary.write_bytes(data)
-    os.replace(temporary, target)
+    os.replace(LocalStore.temporary(target, data), target)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flywheel_core.errors import ConfigError
 from flywheel_core.release.policy import ReleasePolicy, load_policy
+from flywheel_core.stages import MODULES_VARIABLE
 from flywheel_core.store import Store, open_store
 
 DEFAULT_RECIPES = Path(__file__).resolve().parent.parent / "dags" / "recipes"
@@ -31,6 +32,7 @@ class Site:
     airflow_api: str
     service_credentials: Path
     work_root: str = ""
+    stage_modules: str = ""
     wait_poll_s: float = DEFAULT_WAIT_POLL_S
     wait_timeout_h: float = DEFAULT_WAIT_TIMEOUT_H
 
@@ -46,6 +48,7 @@ class Site:
             airflow_api=_required("FLYWHEEL_AIRFLOW_API"),
             service_credentials=Path(_required("FLYWHEEL_SERVICE_CREDENTIALS")),
             work_root=os.environ.get("FLYWHEEL_WORK", ""),
+            stage_modules=os.environ.get(MODULES_VARIABLE, ""),
             wait_poll_s=_positive("FLYWHEEL_WAIT_POLL_S", DEFAULT_WAIT_POLL_S),
             wait_timeout_h=_positive("FLYWHEEL_WAIT_TIMEOUT_H", DEFAULT_WAIT_TIMEOUT_H),
         )

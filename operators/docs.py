@@ -54,8 +54,8 @@ STAGE_DO = (
 )
 
 STAGE_HINTS: dict[str, str] = {
-    "traffic": "With ingested traffic a day may be missing or unreadable: `flywheel ingest FILE` "
-    "brings it in.",
+    "traffic": "With ingested traffic a day's file may be unreadable: bring it in again with "
+    "`flywheel ingest FILE` and start a new run, because this run's plan names the bad one.",
     "curate": "“kept none of N rows” means that the rules rejected all of the traffic: look at the "
     "day's file.",
     "annotate": "A model of the pool could not be served, or the traffic gave no pairs.",

@@ -7,10 +7,13 @@ from typing import Any
 from flywheel_core.errors import StoreError
 from flywheel_core.plan import PlannedStage
 from flywheel_core.store import Store
+from operators.ray_jobs import SIGNALLED
 
 NO_MODULE = re.compile(
     r"(?:No module named|Error while finding module specification for) '?([\w.]+)'?"
 )
+
+LAST_LINES = 5
 
 
 def cause_in_log(store: Store, path: str, event: Mapping[str, Any]) -> str:
@@ -19,7 +22,8 @@ def cause_in_log(store: Store, path: str, event: Mapping[str, Any]) -> str:
         log = store.get(path).decode(errors="replace")
     except StoreError:
         log = ""
-    said = last_error_line(log) or _missing_module(log) or _end(event) or last_line(log)
+    said = event.get("said") or last_error_line(log) or _killed(event)
+    said = said or _missing_module(log) or _first_line(event.get("message")) or last_line(log)
     return f"{said or 'no message'} ({event.get('status')})"
 
 
@@ -45,8 +49,9 @@ def empty_success(stage: PlannedStage, submission_id: str) -> str:
 
 
 def _missing_module(log: str) -> str | None:
-    """A package that the cluster lacks, where the job could not even start to say so itself."""
-    found = NO_MODULE.findall(log)
+    """A package that the cluster lacks, where the job could not even start to say so itself. Only
+    at the log's end: libraries warn of modules that they can do without."""
+    found = NO_MODULE.findall("\n".join(log.strip().splitlines()[-LAST_LINES:]))
     if not found:
         return None
     return (
@@ -55,10 +60,14 @@ def _missing_module(log: str) -> str | None:
     )
 
 
-def _end(event: Mapping[str, Any]) -> str | None:
-    """Ray's words: for a driver that a signal ended, which one; else the message's first line."""
+def _killed(event: Mapping[str, Any]) -> str | None:
+    """Which signal ended the driver, where one did."""
     code = event.get("driver_exit_code")
-    if code is not None and (code < 0 or code > 128):
-        return f"its driver was killed by signal {-code if code < 0 else code - 128}"
-    message = str(event.get("message") or "").strip()
-    return message.splitlines()[0] if message else None
+    if code is None or 0 <= code <= SIGNALLED:
+        return None
+    return f"its driver was killed by signal {-code if code < 0 else code - SIGNALLED}"
+
+
+def _first_line(message: Any) -> str | None:
+    text = str(message or "").strip()
+    return text.splitlines()[0] if text else None

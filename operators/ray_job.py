@@ -15,15 +15,16 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from flywheel_core.artifacts import is_done, read_manifest
-from flywheel_core.budget import allowance_of
+from flywheel_core.budget import Allowance, allowance_of
 from flywheel_core.clocks import clock_fault
 from flywheel_core.errors import BudgetExceeded, JobError, JobInterrupted, RayUnreachable
 from flywheel_core.plan import PinnedPlan, PlannedStage
+from flywheel_core.stages import trusted_module
 from flywheel_core.store import Store
 from operators.config import Site
 from operators.failures import cause_in_log, empty_success
 from operators.links import RayDashboardLink, job_url
-from operators.plans import pinned_plan, pinned_plan_path
+from operators.plans import pinned_plan, pinned_plan_path, recipe_of
 from operators.ray_jobs import (
     JobRequest,
     KnownJob,
@@ -118,7 +119,7 @@ class RayJobOperator(BaseOperator):
         plan = pinned_plan(site, context, nightly=self.nightly)
         allowance = allowance_of(site.store(), plan, stage, site.policy())
         try:
-            job = self._attach_or_submit(site, context, plan, stage)
+            job = self._attach_or_submit(site, context, plan, stage, allowance)
         except RayUnreachable as error:
             since_s = away_since_s or time.time()
             self.log.warning("%s. Waiting for it", error)
@@ -157,12 +158,17 @@ class RayJobOperator(BaseOperator):
         )
 
     def _attach_or_submit(
-        self, site: Site, context: Any, plan: PinnedPlan, stage: PlannedStage
+        self,
+        site: Site,
+        context: Any,
+        plan: PinnedPlan,
+        stage: PlannedStage,
+        allowance: Allowance,
     ) -> LiveJob:
         path = pinned_plan_path(site, context, nightly=self.nightly)
-        # Read before Ray is asked for its jobs: whoever then misses a job has missed its log
+        # Read before Ray is asked for its jobs: whoever then misses a job has missed its traces
         # too, computes the same number, and is refused.
-        past = past_numbers(site.store(), stage)
+        past = past_numbers(site.store(), stage, allowance.folder)
         request = job_request(site, plan, stage, path, context, past)
         client = open_client(site.ray_address)
         fault = clock_fault(site.ray_address)
@@ -170,7 +176,7 @@ class RayJobOperator(BaseOperator):
             self.log.warning("%s", fault)
         with ray_errors(site.ray_address):
             _refuse_empty_success(site.store(), stage, known_jobs(client, request.prefix))
-            return attach_or_submit(client, request)
+            return attach_or_submit(client, request, allowance.require)
 
 
 def job_prefix(stage: PlannedStage) -> str:
@@ -182,11 +188,13 @@ def log_path(stage: PlannedStage, submission_id: str) -> str:
     return f"{stage.ref.path}/logs/{submission_id}.log"
 
 
-def past_numbers(store: Store, stage: PlannedStage) -> frozenset[int]:
-    """Numbers of this stage's jobs that have left something in the store."""
-    pattern = re.compile(re.escape(f"{stage.ref.path}/logs/{job_prefix(stage)}-") + r"(\d+)\.\w+")
-    found = (pattern.fullmatch(path) for path in store.list(f"{stage.ref.path}/logs"))
-    return frozenset(int(match.group(1)) for match in found if match)
+def past_numbers(store: Store, stage: PlannedStage, usage_folder: str) -> frozenset[int]:
+    """Numbers of this stage's jobs that have left a log or a record of use in the store."""
+    pattern = re.compile(rf".*/{re.escape(job_prefix(stage))}-(\d+)\.\w+")
+    traces = [*store.list(f"{stage.ref.path}/logs"), *store.list(usage_folder)]
+    return frozenset(
+        int(match.group(1)) for path in traces if (match := pattern.fullmatch(path)) is not None
+    )
 
 
 def job_request(
@@ -197,9 +205,14 @@ def job_request(
     context: Any,
     past: frozenset[int],
 ) -> JobRequest:
-    """The stage's job: its module, and what it asks of the cluster."""
-    execution = plan.parsed_recipe().execution
-    command = ["python", "-m", stage.module, "--store", site.store_root, "--plan", plan_path]
+    """The stage's job: its module, and what it asks of the cluster.
+
+    What could run code comes from the deployment, never from the plan, which lies in the store:
+    the module is the stage's own, and the environment that of the recipe as it is deployed now.
+    """
+    module = trusted_module(stage.name, stage.module, site.stage_modules)
+    execution = recipe_of(site, context).execution
+    command = ["python", "-m", module, "--store", site.store_root, "--plan", plan_path]
     if site.work_root:
         command += ["--work", site.work_root]
     runtime_env = dict(execution.runtime_env)
@@ -230,15 +243,14 @@ def failure(site: Site, stage: PlannedStage, event: dict[str, Any]) -> JobError:
     submission_id = event["submission_id"]
     path = log_path(stage, submission_id)
     kind: type[JobError] = JobError
+    stopped = "was stopped" if event.get("stopped") else "could not be stopped: end it by hand"
     if event["ended"] == "deadline":
-        cause = f"it took longer than its {stage.resources.timeout_s} s and was stopped"
+        cause = f"it took longer than its {stage.resources.timeout_s} s and {stopped}"
     elif event["ended"] == "budget":
-        kind, cause = (
-            BudgetExceeded,
-            (
-                "the climb's GPU-hours were used up while it ran, and it was stopped; raise "
-                "gpu_hours_per_climb_max in the release policy, or start a smaller climb"
-            ),
+        kind = BudgetExceeded
+        cause = (
+            f"the climb's GPU-hours were used up while it ran, and it {stopped}; raise "
+            "gpu_hours_per_climb_max in the release policy, or start a smaller climb"
         )
     elif event["ended"] == "unreachable":
         kind = RayUnreachable
@@ -268,8 +280,9 @@ def _how_lost(event: dict[str, Any]) -> str:
 
 
 def _refuse_empty_success(store: Store, stage: PlannedStage, known: list[KnownJob]) -> None:
-    """Report a job that succeeded without an artifact once; then a cleared task submits."""
-    if not known or known[-1].status != "SUCCEEDED":
+    """Report a job that succeeded without an artifact once; then a cleared task submits. (With
+    one it succeeded just now: the job that is submitted then finds it and ends.)"""
+    if not known or known[-1].status != "SUCCEEDED" or is_done(store, stage.ref):
         return
     if _mark_reported(store, stage, known[-1].submission_id):
         raise JobError(empty_success(stage, known[-1].submission_id))

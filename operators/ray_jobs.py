@@ -5,7 +5,7 @@ Free of Airflow, and of Ray except behind `open_client`, so the rule can be test
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -87,19 +87,19 @@ def ray_errors(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise RayRefused(
-            f"Ray at {address} refuses our token ({_one_line(error)}); give Airflow the token of "
+            f"Ray at {address} refuses our token ({one_line(error)}); give Airflow the token of "
             "this cluster (RAY_AUTH_TOKEN_PATH), then clear this task"
         ) from error
     except OSError as error:  # requests' ConnectionError and Timeout are OSErrors
         raise RayUnreachable(
-            f"Ray does not answer at {address} ({_one_line(error)}); start it (`flywheel up`, or "
+            f"Ray does not answer at {address} ({one_line(error)}); start it (`flywheel up`, or "
             "the RayCluster), or mend FLYWHEEL_RAY_ADDRESS, then clear this task"
         ) from error
     except RuntimeError as error:
         if not is_server_fault(error):
             raise
         raise RayUnreachable(
-            f"Ray at {address} answers with a fault of its own ({_one_line(error)}); look at its "
+            f"Ray at {address} answers with a fault of its own ({one_line(error)}); look at its "
             "dashboard and head log, then clear this task"
         ) from error
 
@@ -136,13 +136,19 @@ def status_of(job: Any) -> str:
     return str(getattr(job.status, "value", job.status))
 
 
-def attach_or_submit(client: JobsClient, request: JobRequest) -> LiveJob:
-    """The live job of this key, or a new one. Ray's refusal of a used id is the lock."""
+def attach_or_submit(
+    client: JobsClient, request: JobRequest, may_submit: Callable[[], None] = lambda: None
+) -> LiveJob:
+    """The live job of this key, or a new one. Ray's refusal of a used id is the lock.
+
+    `may_submit` raises where nothing new may be started; a live job is attached to all the same.
+    """
     for _ in range(MAX_RACES):
         known = known_jobs(client, request.prefix)
         live = [job for job in known if job.is_live]
         if live:
             return LiveJob(live[-1].submission_id, True, live[-1].submitted_at_s)
+        may_submit()
         number = 1 + max({job.number for job in known} | request.past_numbers, default=0)
         submission_id = f"{request.prefix}-{number}"
         submitted_at_s = time.time()
@@ -174,7 +180,7 @@ def _submit(
         if is_server_fault(error):
             raise
         raise RayRefused(
-            f"Ray refused {submission_id}: {_one_line(error)}; mend the recipe's "
+            f"Ray refused {submission_id}: {one_line(error)}; mend the recipe's "
             "execution section, then clear this task"
         ) from error
     return True
@@ -188,19 +194,6 @@ def is_server_fault(error: Exception) -> bool:
 def is_unknown(error: Exception) -> bool:
     """Whether Ray answered that it has no such job: its head was started anew."""
     return isinstance(error, RuntimeError) and "does not exist" in str(error)
-
-
-def last_error_line(log: str) -> str | None:
-    """The job's own last `error: …` line."""
-    for line in reversed(log.splitlines()):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ").strip()
-    return None
-
-
-def last_line(log: str) -> str | None:
-    """The last line that says anything."""
-    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), None)
 
 
 EXIT_TRANSIENT = 75
@@ -223,5 +216,6 @@ def was_interrupted(job: Mapping[str, Any]) -> bool:
     return bool(code == EXIT_TRANSIENT or code < 0 or code > SIGNALLED)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's words on one line, cut where a log line should end."""
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

@@ -1,7 +1,7 @@
 """Waits for a Ray job: polls it, follows its log, and stops it when its time is over.
 
 It lives in the triggerer and outlasts restarts: everything it needs is in its arguments, and how
-much of the log was kept is in the store.
+much of the log was kept, and when the job began to run, is in the store.
 """
 
 import asyncio
@@ -12,22 +12,18 @@ from typing import Any, TypeVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from flywheel_core.budget import record_start, record_usage
-from flywheel_core.errors import FlywheelError, StoreMissing
+from flywheel_core.errors import FlywheelError
 from flywheel_core.store import open_store
-from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, open_client, status_of
+from operators.job_log import LogFollower, StallWatch
+from operators.ray_jobs import TERMINAL, JobsClient, is_unknown, one_line, open_client, status_of
+from operators.threads import in_thread
 
 POLL_S = 2.0
 MAX_POLL_FAILURES = 12
 MAX_BACKOFF_S = 30.0
-CALL_TIMEOUT_S = 60.0
-"""Ray's client waits for ever; a head that hangs is a head that does not answer."""
-
 STOP_GRACE_S = 30.0
 AWAY_POLL_S = 5.0
 LOG_TAIL_GRACE_S = 5.0
-LINE_CHARS = 1000
-KEEP_LOG_EVERY_S = 20.0
-PROGRESS = "progress: "
 
 Answer = TypeVar("Answer")
 
@@ -107,45 +103,53 @@ class RayJobTrigger(BaseTrigger):
             watching.cancel()
             await asyncio.gather(following, watching, return_exceptions=True)
         await follower.keep_whole()
-        await self._record_usage()
-        yield TriggerEvent(event | {"submission_id": self.submission_id})
+        if event["ended"] != "unreachable":  # such a job may live, and whoever attaches counts it
+            await self._record_usage()
+        # With the event, because the store that should hold the log may be what failed.
+        said = {"submission_id": self.submission_id, "said": follower.error_line}
+        yield TriggerEvent(event | said)
 
     async def on_kill(self) -> None:
         """Somebody cleared or marked the task: the job ends with it."""
         self.log.info("task ended by a person: stopping Ray job %s", self.submission_id)
         await self._stop()
+        await LogFollower(self).keep_whole()
         await self._record_usage()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the job has been seen running."""
+        return self._started_at_s is not None
 
     async def client(self) -> JobsClient:
         if self._client is None:
-            self._client = await _ask(open_client, self.address)
+            self._client = await in_thread(open_client, self.address)
         return self._client
 
     async def _wait(self) -> dict[str, Any]:
         failures = 0
         while True:
-            out_of_time = self._out_of_time()
-            if out_of_time is not None:
-                self.log.error("%s is over: stopping Ray job %s", out_of_time, self.submission_id)
-                await self._stop()
-                return {"ended": out_of_time}
             try:
                 client = await self.client()
-                job = await _ask(client.get_job_info, self.submission_id)
+                job = await in_thread(client.get_job_info, self.submission_id)
             except Exception as error:  # bounded: Ray may be restarting
                 if is_unknown(error):
                     return {"ended": "unknown", "message": str(error)}
                 failures += 1
                 self._client = None
-                self.log.warning("Ray does not answer (%d): %s", failures, _one_line(error))
+                self.log.warning("Ray does not answer (%d): %s", failures, one_line(error))
                 if failures >= self.max_poll_failures:
-                    return {"ended": "unreachable", "message": _one_line(error)}
+                    return {"ended": "unreachable", "message": one_line(error)}
                 await asyncio.sleep(min(MAX_BACKOFF_S, self.poll_s * 2 ** (failures - 1)))
                 continue
             failures = 0
             if status_of(job) in TERMINAL:
                 return _finished(job)
             await self._note_start(status_of(job))
+            out_of_time = self._out_of_time()
+            if out_of_time is not None:
+                self.log.error("%s is over: stopping Ray job %s", out_of_time, self.submission_id)
+                return {"ended": out_of_time, "stopped": await self._stop()}
             await asyncio.sleep(self.poll_s)
 
     def _out_of_time(self) -> str | None:
@@ -173,27 +177,31 @@ class RayJobTrigger(BaseTrigger):
             return call(open_store(self.store_root), self.usage_path, *arguments)
 
         try:
-            return await asyncio.to_thread(work)
+            return await in_thread(work)
         except FlywheelError as error:
             self.log.warning("use of %s not recorded: %s", self.submission_id, error)
             return None
 
-    async def _stop(self) -> None:
+    async def _stop(self) -> bool:
         """Stop the job and wait until it has stopped, as long as that is worth waiting."""
         try:
             client = await self.client()
-            await _ask(client.stop_job, self.submission_id)
+            await in_thread(client.stop_job, self.submission_id)
             ends_s = time.monotonic() + STOP_GRACE_S
             while time.monotonic() < ends_s:
-                job = await _ask(client.get_job_info, self.submission_id)
+                job = await in_thread(client.get_job_info, self.submission_id)
                 if status_of(job) in TERMINAL:
-                    return
+                    return True
                 await asyncio.sleep(min(1.0, self.poll_s))
         except Exception as error:  # the event must fire whatever Ray does
-            self.log.warning("could not stop %s: %s", self.submission_id, _one_line(error))
+            self.log.warning("could not stop %s: %s", self.submission_id, one_line(error))
+        return False
 
     async def _record_usage(self) -> None:
-        started_at_s = self._started_at_s or self.submitted_at_s
+        """From when it ran; a job that was seen waiting and never running used nothing."""
+        started_at_s = self._started_at_s
+        if started_at_s is None:
+            started_at_s = time.time() if self._was_pending else self.submitted_at_s
         await self._in_store(record_usage, self.num_gpus, time.time() - started_at_s)
 
 
@@ -204,7 +212,9 @@ class RayAwayTrigger(BaseTrigger):
     It never fires at once: a head that answers may not take jobs yet.
     """
 
-    def __init__(self, *, address: str, until_s: float, message: str, poll_s: float = AWAY_POLL_S):
+    def __init__(
+        self, *, address: str, until_s: float, message: str, poll_s: float = AWAY_POLL_S
+    ) -> None:
         super().__init__()
         self.address = address
         self.until_s = until_s
@@ -229,134 +239,13 @@ class RayAwayTrigger(BaseTrigger):
                 yield TriggerEvent({"ended": "away", "message": self.message})
                 return
             try:
-                client = await _ask(open_client, self.address)
-                await _ask(client.list_jobs)
+                client = await in_thread(open_client, self.address)
+                await in_thread(client.list_jobs)
             except Exception as error:  # whatever it is: that Ray does not answer
-                self.log.info("Ray is still away: %s", _one_line(error))
+                self.log.info("Ray is still away: %s", one_line(error))
                 continue
             yield TriggerEvent({"ended": "back"})
             return
-
-
-class StallWatch:
-    """Says so when a job has shown no progress for too long: an alert, never a silence."""
-
-    def __init__(self, trigger: RayJobTrigger, follower: "LogFollower") -> None:
-        self._trigger = trigger
-        self._follower = follower
-
-    async def watch(self) -> None:
-        """Until cancelled."""
-        from operators.notify import tell
-
-        trigger = self._trigger
-        alerted_at_s = time.monotonic()
-        while True:
-            await asyncio.sleep(min(trigger.stall_after_s / 4, 30.0))
-            quiet_since_s = max(self._follower.progressed_at_s, alerted_at_s)
-            if time.monotonic() - quiet_since_s < trigger.stall_after_s:
-                continue
-            silent_min = (time.monotonic() - self._follower.progressed_at_s) / 60
-            subject = f"stall: {trigger.submission_id}"
-            body = (
-                f"Ray job {trigger.submission_id} has shown no progress for {silent_min:.0f} min "
-                f"(last line: {self._follower.last_line or 'none'}). Look at "
-                f"{trigger.address}/#/jobs/{trigger.submission_id}; clearing the task starts the "
-                "job again from its last shard or checkpoint."
-            )
-            trigger.log.error("%s", body)
-            await asyncio.to_thread(tell, subject, body, trigger.log)
-            alerted_at_s = time.monotonic()
-
-
-class LogFollower:
-    """Copies a job's log into the task's, line by line, and keeps it whole in the store."""
-
-    def __init__(self, trigger: RayJobTrigger) -> None:
-        self._trigger = trigger
-        self._text = ""
-        self._shown_chars = 0
-        self._kept_chars = 0
-        self._kept_at_s = time.monotonic()
-        self._reports_progress = False
-        self.progressed_at_s = time.monotonic()
-        self.last_line = ""
-
-    async def follow(self) -> None:
-        """Until cancelled or the job's log ends; a broken connection is taken up again."""
-        self._shown_chars = await asyncio.to_thread(self._chars_in_store)
-        while True:
-            try:
-                client: Any = await self._trigger.client()
-                self._text = ""
-                async for piece in client.tail_job_logs(self._trigger.submission_id):
-                    self._text += piece
-                    self._show()
-                    await self._keep_sometimes()
-                return
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # the log is a view: losing it never fails the task
-                self._trigger.log.debug("log of the job: %s", _one_line(error))
-                await asyncio.sleep(self._trigger.poll_s)
-
-    async def keep_whole(self) -> None:
-        """Put the whole log, as Ray has it, into the store."""
-        try:
-            client = await self._trigger.client()
-            whole = await _ask(client.get_job_logs, self._trigger.submission_id)
-            self._text = whole if len(whole) >= len(self._text) else self._text
-        except Exception as error:
-            self._trigger.log.debug("log of the job: %s", _one_line(error))
-        self._show(to_the_end=True)
-        if self._text:
-            await asyncio.to_thread(self._keep)
-
-    def _show(self, *, to_the_end: bool = False) -> None:
-        """Log the complete lines that were not shown yet; of a redrawn line the last state."""
-        end = len(self._text) if to_the_end else self._text.rfind("\n") + 1
-        fresh = self._text[self._shown_chars : end]
-        if not fresh:
-            return
-        self._shown_chars = end
-        for line in fresh.split("\n"):
-            shown = line.rstrip("\r").rsplit("\r", 1)[-1]
-            if shown.strip():
-                self._trigger.log.info("%s", shown[:LINE_CHARS])
-                self._note(shown)
-
-    def _note(self, line: str) -> None:
-        """When the job last got on: once it reports progress, only that counts, because a
-        library that repeats a warning gets nowhere."""
-        self.last_line = line[:LINE_CHARS]
-        is_progress = line.startswith(PROGRESS)
-        self._reports_progress = self._reports_progress or is_progress
-        if is_progress or not self._reports_progress:
-            self.progressed_at_s = time.monotonic()
-
-    async def _keep_sometimes(self) -> None:
-        now = time.monotonic()
-        if now - self._kept_at_s >= KEEP_LOG_EVERY_S and len(self._text) > self._kept_chars:
-            self._kept_at_s = now
-            await asyncio.to_thread(self._keep)
-
-    def _keep(self) -> None:
-        open_store(self._trigger.store_root).put(self._trigger.log_path, self._text.encode())
-        self._kept_chars = len(self._text)
-
-    def _chars_in_store(self) -> int:
-        try:
-            data = open_store(self._trigger.store_root).get(self._trigger.log_path)
-        except StoreMissing:
-            return 0
-        except FlywheelError:
-            return 0
-        return len(data.decode(errors="replace"))
-
-
-async def _ask(call: Callable[..., Answer], *arguments: Any) -> Answer:
-    """A call of Ray's blocking client, from a thread, with an end to its patience."""
-    return await asyncio.wait_for(asyncio.to_thread(call, *arguments), CALL_TIMEOUT_S)
 
 
 def _finished(job: Any) -> dict[str, Any]:
@@ -367,7 +256,3 @@ def _finished(job: Any) -> dict[str, Any]:
         "driver_exit_code": getattr(job, "driver_exit_code", None),
         "error_type": str(getattr(job, "error_type", None) or "") or None,
     }
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]

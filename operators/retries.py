@@ -31,13 +31,14 @@ class RetryByKind(RetryPolicy):
         kind = type(exception).__name__
         if not exception.transient:
             return RetryDecision.fail(f"{kind}: trying again would not help")
-        delay = backoff(try_number)
+        # A clear grants new tries on top of the ones that were used: those are past nights.
+        delay = backoff(try_number - max(0, max_tries - RETRIES))
         return RetryDecision.retry(delay, f"{kind}: trying again in {delay.total_seconds():.0f} s")
 
 
 def backoff(try_number: int) -> timedelta:
     """The wait before the next try: doubled each time, up to ten minutes."""
-    return timedelta(seconds=min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** (try_number - 1)))
+    return timedelta(seconds=min(MAX_DELAY_S, FIRST_DELAY_S * 2 ** max(0, try_number - 1)))
 
 
 def retry_defaults() -> dict[str, Any]:

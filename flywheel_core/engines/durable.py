@@ -11,6 +11,7 @@ from flywheel_core.artifacts import digest_of
 from flywheel_core.engines.base import Completion, Embedder, Generator, Messages, Progress, Scorer
 from flywheel_core.engines.config import SamplingConfig
 from flywheel_core.engines.pool import EnginePool
+from flywheel_core.store import write_whole
 
 
 class DurableEngines:
@@ -86,17 +87,25 @@ class _DurableGenerator:
         sampling = sampling.model_copy(update={"seed": seed_of(sampling.seed, number)})
         name = digest_of([str(self._model_dir), sampling.model_dump(), _plain(prompts)])
         path = self._engines._folder / f"{name[:32]}.json"
-        if path.is_file():
-            return [
-                [Completion(*one) for one in samples] for samples in json.loads(path.read_text())
-            ]
+        kept = _read_shard(path)
+        if kept is not None:
+            return kept
         generator = self._engines.pool.generator(self._model_dir)
         answers = generator.generate(prompts, sampling, progress=progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps([[astuple(one) for one in a] for a in answers]))
-        unfinished.rename(path)
+        write_whole(path, json.dumps([[astuple(one) for one in a] for a in answers]).encode())
         return answers
+
+
+def _read_shard(path: Path) -> list[list[Completion]] | None:
+    """What a shard's file holds; a file that a machine's crash has torn is sampled again."""
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+        return [[Completion(*one) for one in samples] for samples in kept]
+    except (TypeError, ValueError):
+        path.unlink()
+        return None
 
 
 def shards(prompts: Sequence[Messages], size: int) -> list[tuple[int, list[int]]]:

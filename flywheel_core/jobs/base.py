@@ -35,6 +35,7 @@ from flywheel_core.engines.pool import EnginePool
 from flywheel_core.jobs.failures import report_failure
 from flywheel_core.jobs.fence import Fence
 from flywheel_core.plan import PinnedPlan, PlannedStage, load_plan
+from flywheel_core.stages import MODULES_VARIABLE, trusted_module
 from flywheel_core.store import Store, open_store
 from flywheel_core.training.config import LaunchConfig
 
@@ -146,7 +147,8 @@ def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) ->
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     engines = DurableEngines(site.engines, work / "answers", site.progress)
     context = StageContext(plan, stage, attempt.folder, work, engines, site.launch, site.progress)
-    module = importlib.import_module(stage.module)
+    allowed = os.environ.get(MODULES_VARIABLE, "")
+    module = importlib.import_module(trusted_module(stage.name, stage.module, allowed))
     run: Callable[..., StageOutput] = module.run
     try:
         output = run(module.Config.model_validate(stage.config), inputs, context)

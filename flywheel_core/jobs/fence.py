@@ -10,6 +10,7 @@ No clock is compared and no lock can be left behind. What remains (a driver froz
 the wait) meets whole-file shards and the put-if-absent commit.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -18,13 +19,16 @@ from types import TracebackType
 from typing import Any
 
 from flywheel_core.artifacts import ArtifactRef
-from flywheel_core.errors import StoreError, Superseded
+from flywheel_core.errors import PointerConflict, Superseded
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
 
 POLL_S = 2.0
 GRACE_S = 1.5 * POLL_S + 1.0
 EXIT_SUPERSEDED = 76
+
+DRIVERS = "drivers"
+CLAIMED, GIVEN_BACK = "claimed", "given back"
 
 
 class Fence:
@@ -36,16 +40,19 @@ class Fence:
     def __init__(
         self, store: Store, ref: ArtifactRef, driver: str, *, poll_s: float = POLL_S
     ) -> None:
-        self._pointer = Pointer(store, ref.flywheel, f"drivers/{ref.stage}-{ref.key}")
+        name = f"{ref.stage}-{ref.key}"
+        self._pointer = Pointer(store, ref.flywheel, name, area=DRIVERS)
         self._driver = driver
         self._poll_s = poll_s
         self._number = 0
         self._ended = threading.Event()
 
     def __enter__(self) -> "Fence":
-        before = self._pointer.newest()
-        self._number = self._claim("claimed").number
-        if before is not None and before.value["state"] == "claimed":
+        self._number = self._pointer.append(
+            self._state(CLAIMED), by=self._driver, reason=CLAIMED
+        ).number
+        before = next((r for r in self._pointer.history() if r.number == self._number - 1), None)
+        if before is not None and before.value["state"] == CLAIMED:
             print(f"waiting until {before.value['driver']} has surely ended", flush=True)
             time.sleep(GRACE_S * self._poll_s / POLL_S)
             self.check()
@@ -59,8 +66,14 @@ class Fence:
         trace: TracebackType | None,
     ) -> None:
         self._ended.set()
-        if self._newest_number() == self._number:
-            self._claim("given back")
+        # Only right after its own claim: behind another's it would look like the newer driver.
+        with contextlib.suppress(PointerConflict):
+            self._pointer.move(
+                self._state(GIVEN_BACK),
+                expected_number=self._number,
+                by=self._driver,
+                reason=GIVEN_BACK,
+            )
 
     def check(self) -> None:
         """Raise `Superseded` unless this driver's claim is still the newest."""
@@ -71,18 +84,13 @@ class Fence:
                 f"{self._pointer.name}; this driver ends and commits nothing"
             )
 
-    def _claim(self, state: str) -> Any:
-        value = {
+    def _state(self, state: str) -> dict[str, Any]:
+        return {
             "driver": self._driver,
             "state": state,
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        return self._pointer.append(value, by=self._driver, reason=state)
-
-    def _newest_number(self) -> int:
-        newest = self._pointer.newest()
-        return newest.number if newest else 0
 
     def _watch(self) -> None:
         """End this process, whatever it is doing, once its key belongs to another."""
@@ -92,5 +100,5 @@ class Fence:
             except Superseded as error:
                 print(f"error: {error}", flush=True)
                 os._exit(EXIT_SUPERSEDED)
-            except StoreError:
-                continue
+            except Exception as error:  # a store that is away must not end the watch
+                print(f"fence: cannot look ({type(error).__name__}: {error})", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from flywheel_core.errors import StackError
+from flywheel_core.errors import ConfigError, StackError
 
 ROLES = {
     "admin": "admin",
@@ -84,9 +84,9 @@ def ray_token(path: Path) -> str:
 def read_service_credentials(path: Path) -> ServiceCredentials:
     """The service account's file, refused where others can read it."""
     if not path.is_file():
-        raise StackError(f"service credentials: no file {path}; run `flywheel up`")
+        raise ConfigError(f"service credentials: no file {path}; run `flywheel up`")
     if path.stat().st_mode & 0o077:
-        raise StackError(
+        raise ConfigError(
             f"service credentials {path}: mode {path.stat().st_mode & 0o777:o} lets others read "
             "the file; chmod 600 it"
         )

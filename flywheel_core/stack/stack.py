@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +110,7 @@ class Stack:
         self._asked_ports = (airflow_port, ray_port)
         self._num_cpus = num_cpus
         self._extra_env = dict(extra_env or {})
+        self._is_alone = False
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -142,38 +143,61 @@ class Stack:
     # -- up and down ---------------------------------------------------------------------------
 
     def up(self, progress: Progress = lambda line: None) -> StackInfo:
-        """Start everything and wait until it is healthy; a running stack is left as it is."""
-        running = self._already_running()
-        if running is not None:
-            progress(f"already running: Airflow {running.airflow_url}, Ray {running.ray_url}")
-            return running
-        info = self._prepare()
-        try:
-            progress(f"Ray: starting on {info.ray_url}")
-            info = self._start_ray(info)
-            progress("Airflow: preparing its database")
-            self._prepare_airflow(info)
-            info = self._wait_for_ray(info, progress)
-            progress("Ray: healthy")
-            progress(f"Airflow: starting on {info.airflow_url}")
-            for name in airflow_side.PARTS:
-                info = self._start_airflow_part(info, name)
-            self._wait_for_airflow(info)
-            progress("Airflow: healthy")
-            self._seed()
-        except BaseException:
-            self.down()
-            raise
+        """Start everything and wait until it is healthy. A running stack is left as it is, but
+        for what has died of it: that is started anew."""
+        with self._alone():
+            running = self._already_running()
+            if running is not None:
+                progress(f"already running: Airflow {running.airflow_url}, Ray {running.ray_url}")
+                return running
+            info = self._prepare()
+            try:
+                return self._start_all(info, progress)
+            except BaseException:
+                self.down()
+                raise
+
+    def _start_all(self, info: StackInfo, progress: Progress) -> StackInfo:
+        progress(f"Ray: starting on {info.ray_url}")
+        info = self._start_ray(info)
+        progress("Airflow: preparing its database")
+        self._prepare_airflow(info)
+        info = self._wait_for_ray(info, progress)
+        progress("Ray: healthy")
+        progress(f"Airflow: starting on {info.airflow_url}")
+        for name in airflow_side.PARTS:
+            info = self._start_airflow_part(info, name)
+        self._wait_for_airflow(info)
+        progress("Airflow: healthy")
+        self._seed()
         return info
 
     def down(self) -> None:
         """Stop every process of this stack; its state stays."""
-        info = self.info()
-        if info is None:
+        if self.info() is None:
             return
-        stop(info.parts, info.stack_id, grace_s=STOP_GRACE_S)
-        shutil.rmtree(info.ray_temporary, ignore_errors=True)
-        self.state_dir.joinpath("stack.json").unlink(missing_ok=True)
+        with self._alone():
+            info = self.info()
+            if info is None:
+                return
+            stop(info.parts, info.stack_id, grace_s=STOP_GRACE_S)
+            shutil.rmtree(info.ray_temporary, ignore_errors=True)
+            self.state_dir.joinpath("stack.json").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only one of all the processes that look after this stack changes it at a time."""
+        if self._is_alone:  # a start that fails stops what it had started
+            yield
+            return
+        self.state_dir.mkdir(parents=True, exist_ok=True)
+        with (self.state_dir / "change.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._is_alone = True
+            try:
+                yield
+            finally:
+                self._is_alone = False
 
     def restart_dead(self) -> tuple[str, ...]:
         """Start anew every part of Airflow that has died, and Ray if its head has.
@@ -183,8 +207,7 @@ class Stack:
         """
         if self.info() is None:
             return ()
-        with (self.state_dir / "restart.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._alone():
             info = self.info()
             dead = [part for part in info.parts if not is_alive(part)] if info else []
             for part in dead:
@@ -236,13 +259,23 @@ class Stack:
         return self.state_dir / "airflow"
 
     def _already_running(self) -> StackInfo | None:
+        """The stack, if any part of it lives, once it is whole again. A part that is just being
+        started anew is no reason to end the jobs of the others."""
         status = self.status()
         if status.info is None:
             return None
-        if status.running and not status.dead_parts and status.airflow_healthy:
-            return status.info
-        self.down()
-        return None
+        if not status.running:
+            self.down()
+            return None
+        self.restart_dead()
+        info = self.info() or status.info
+        try:
+            self._wait(info, ("ray",), "Ray", partial(self._ray_healthy, info))
+            self._wait_for_airflow(info)
+        except StackError:
+            self.down()
+            return None
+        return info
 
     def _prepare(self) -> StackInfo:
         self.state_dir.mkdir(parents=True, exist_ok=True)

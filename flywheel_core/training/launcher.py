@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flywheel_core.errors import FlywheelError, TrainingError
+from flywheel_core.errors import FlywheelError, TrainingError, TrainingLost
 from flywheel_core.training.config import LaunchConfig
 
 TrainFunction = Callable[[dict[str, Any]], None]
@@ -66,7 +66,8 @@ def launch(
         if failure is None:
             return
         if failure.repeats or not failures_left:
-            raise TrainingError(f"training in {storage} failed on {failure}") from failure.error
+            kind = TrainingError if failure.repeats else TrainingLost
+            raise kind(f"training in {storage} failed on {failure}") from failure.error
         print(f"training failed on {failure}; resuming, {failures_left} tries left", flush=True)
 
 

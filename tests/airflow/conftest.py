@@ -12,6 +12,7 @@ from notify_servers import Webhook
 from flywheel_core.deployment import DEFAULT_POLICY
 from flywheel_core.stack import Stack
 from flywheel_core.stack.stack import REPOSITORY
+from flywheel_core.stages import MODULES_VARIABLE
 from flywheel_core.store import LocalStore
 
 HERE = Path(__file__).parent
@@ -48,7 +49,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iter
         policy_path=policy,
         recipes=recipes,
         dags_folder=flows,
-        extra_env=SOONER | {"FLYWHEEL_NOTIFY": str(notify)},
+        extra_env=SOONER
+        | {"FLYWHEEL_NOTIFY": str(notify), MODULES_VARIABLE: "first_stage,second_stage"},
     )
     stack.up(print)
     try:

@@ -6,14 +6,16 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flywheel_core.errors import RayUnreachable
+from flywheel_core.errors import RayUnreachable, StoreFull
+from flywheel_core.jobs import failures
 from flywheel_core.store import LocalStore
-from operators import ray_trigger
+from operators import ray_jobs, ray_trigger
 from operators.failures import cause_in_log, last_error_line
 from operators.ray_jobs import (
     SUBMITTED_AT,
@@ -23,6 +25,7 @@ from operators.ray_jobs import (
     was_interrupted,
 )
 from operators.ray_trigger import RayAwayTrigger, RayJobTrigger
+from operators.retries import RetryByKind
 
 REQUEST = JobRequest(prefix="rl-0123456789abcdef", entrypoint="python -m x")
 
@@ -148,7 +151,7 @@ def test_a_restarted_head_has_forgotten_the_job(ray: FakeRay, tmp_path: Path) ->
 
 def test_stops_the_job_at_its_deadline(ray: FakeRay, tmp_path: Path) -> None:
     event = fire(trigger(tmp_path, submitted_at_s=time.time() - 61))
-    assert event["ended"] == "deadline"
+    assert (event["ended"], event["stopped"]) == ("deadline", True)
     assert ray.stopped == ["rl-0-1"]
 
 
@@ -261,6 +264,52 @@ def test_a_triggerer_that_saw_no_start_counts_from_the_submission(
     assert usage(tmp_path)["gpu_hours"] == pytest.approx(8 * 50 / 3600, rel=0.1)
 
 
+def test_a_job_that_only_waited_used_nothing(ray: FakeRay, tmp_path: Path) -> None:
+    ray.script = ["PENDING", "FAILED"]
+    fire(trigger(tmp_path, submitted_at_s=time.time() - 50))
+    assert usage(tmp_path)["gpu_hours"] == pytest.approx(0, abs=8 / 3600)
+
+
+def test_a_job_that_may_live_on_is_not_counted_yet(ray: FakeRay, tmp_path: Path) -> None:
+    ray.script = ["RUNNING", *[ConnectionError("no")] * 3]
+    assert fire(trigger(tmp_path))["ended"] == "unreachable"
+    assert not (tmp_path / "tiny/usage/p/rl-0-1.json").exists()
+
+
+def test_a_job_that_ended_while_nobody_looked_is_not_called_late(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    ray.script = ["FAILED"]
+    event = fire(trigger(tmp_path, submitted_at_s=time.time() - 3600))
+    assert (event["ended"], event["status"]) == ("finished", "FAILED")
+    assert ray.stopped == []
+
+
+def test_a_store_that_takes_no_log_does_not_lose_the_sentence(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: LocalStore, path: str, data: bytes) -> None:
+        raise StoreFull("no space left")
+
+    monkeypatch.setattr(LocalStore, "put", refuse)
+    monkeypatch.setattr(LocalStore, "put_if_absent", refuse)
+    ray.log = "start\nerror: no space is left on the job's machine\n"
+    ray.script = ["RUNNING", "FAILED"]
+    event = fire(trigger(tmp_path))
+    assert event["ended"] == "finished"
+    said = cause_in_log(LocalStore(str(tmp_path)), "tiny/logs/rl-0-1.log", event)
+    assert said == "no space is left on the job's machine (FAILED)"
+
+
+def test_a_shorter_log_never_replaces_a_longer_one(ray: FakeRay, tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put("tiny/logs/rl-0-1.log", b"a long log of the head before\n")
+    ray.log = "short\n"
+    ray.script = ["FAILED"]
+    fire(trigger(tmp_path))
+    assert store.get("tiny/logs/rl-0-1.log") == b"a long log of the head before\n"
+
+
 def test_the_budget_stops_a_running_job_and_not_a_waiting_one(ray: FakeRay, tmp_path: Path) -> None:
     ray.script = ["PENDING"] * 20 + ["RUNNING"] * 10_000
     event = fire(trigger(tmp_path, submitted_at_s=time.time() - 50, budget_s=0.3))
@@ -337,10 +386,30 @@ def test_an_unreachable_ray_says_where_it_should_be() -> None:
             "the cluster's image has no module 'flywheel_core'",
         ),
         ("half a line", "its driver was killed by signal 9"),
+        ("WARNING: No module named 'vllm._C'\nhalf a line", "its driver was killed by signal 9"),
+        ("WARNING: No module named 'vllm._C'\n" + "step\n" * 9, "Job entrypoint command failed"),
     ],
 )
 def test_the_cause_in_one_sentence(tmp_path: Path, log: str, said: str) -> None:
     store = LocalStore(str(tmp_path))
     store.put("a.log", log.encode())
-    event = {"status": "FAILED", "driver_exit_code": -9 if "half" in log else 1}
+    event = {
+        "status": "FAILED",
+        "driver_exit_code": -9 if "half" in log else 1,
+        "message": "Job entrypoint command failed with exit code 1, last logs:\nstep",
+    }
     assert cause_in_log(store, "a.log", event).startswith(said)
+
+
+def test_both_sides_name_the_same_exit_code() -> None:
+    assert ray_jobs.EXIT_TRANSIENT == failures.EXIT_TRANSIENT
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "delay_s"), [(1, 4, 15), (2, 4, 30), (4, 4, 120), (9, 12, 15)]
+)
+def test_the_back_off_starts_anew_after_a_clear(
+    try_number: int, max_tries: int, delay_s: float
+) -> None:
+    decision = RetryByKind().evaluate(RayUnreachable("no"), try_number, max_tries)
+    assert decision.retry_delay == timedelta(seconds=delay_s)

@@ -20,6 +20,7 @@ from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_rec
 from flywheel_core.stack import Stack, StackInfo
 from flywheel_core.stack.processes import choose_port
 from flywheel_core.stack.stack import REPOSITORY
+from flywheel_core.stages import MODULES_VARIABLE
 from flywheel_core.store import LocalStore
 
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ def chaos_stack(home: Path) -> Iterator[ChaosStack]:
         # Not the usual ports: another stack that starts at this moment would choose the same.
         airflow_port=choose_port(None, (), "Airflow"),
         ray_port=choose_port(None, (), "Ray dashboard"),
-        extra_env=dict(SHORT_HEARTBEATS),
+        extra_env=SHORT_HEARTBEATS | {MODULES_VARIABLE: ",".join(STAGES)},
     )
     stack.up(print)
     try:

@@ -7,7 +7,9 @@ safetensors, and anything else with `weights_only=True`, which is torch's own de
 
 import pytest
 
+from flywheel_core.errors import ConfigError
 from flywheel_core.recipe import RECIPE_FOLDER
+from flywheel_core.stages import CLIMB, trusted_module
 from tests.security.unsafe import Unsafe, modules, unsafe_calls
 
 REPOSITORY = RECIPE_FOLDER.parent.parent
@@ -16,7 +18,7 @@ OURS = tuple(REPOSITORY / name for name in ("flywheel_core", "operators", "dags"
 KNOWN = {
     "flywheel_core/jobs/base.py": {"imports a module by a name that is data"},
 }
-"""A stage's job imports its module by the name that its pinned plan gives."""
+"""A stage's job imports its own module; `stages.trusted_module` refuses another name in a plan."""
 
 
 def test_our_code_runs_nothing_it_reads() -> None:
@@ -76,3 +78,18 @@ def test_the_search_finds(source: str) -> None:
 def test_the_search_leaves_alone(source: str) -> None:
     none: list[Unsafe] = []
     assert unsafe_calls(source) == none
+
+
+@pytest.mark.parametrize(
+    ("stage", "module"),
+    [("rl", "antigravity"), ("rl", "flywheel_core.jobs.sft"), ("mine", "os"), ("mine", "")],
+)
+def test_a_plan_cannot_choose_what_a_job_runs(stage: str, module: str) -> None:
+    with pytest.raises(ConfigError, match="the plan was edited"):
+        trusted_module(stage, module, "my_stages.mine,")
+
+
+def test_a_stage_has_its_own_module_and_a_site_may_add_some() -> None:
+    for stage in CLIMB:
+        assert trusted_module(stage.name, stage.module, "") == stage.module
+    assert trusted_module("mine", "my_stages.mine", "my_stages.mine") == "my_stages.mine"

@@ -22,6 +22,7 @@ from flywheel_core.errors import (
     RayUnreachable,
     StoreError,
     StoreFull,
+    StoreRefused,
     TrainingError,
 )
 from flywheel_core.jobs.base import LineProgress
@@ -99,7 +100,7 @@ def test_a_manifest_nobody_may_read_is_no_manifest_that_is_missing(
     monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
     with pytest.raises(StoreError, match=r"Permission denied.*give the user") as caught:
         store.get("tiny/manifest.json")
-    assert type(caught.value) is StoreError
+    assert type(caught.value) is StoreRefused
 
 
 def test_wrong_credentials_are_not_an_unreachable_ray() -> None:

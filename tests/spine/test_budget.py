@@ -40,8 +40,10 @@ def test_a_job_may_run_until_the_climb_has_used_its_hours(
     sft = allowance_of(store, plan, plan.stage("sft"), HOURS_10)
     assert (sft.num_gpus, sft.job_s) == (6, pytest.approx(8 / 6 * 3600))
     record_usage(store, sft.usage_path("sft-1"), 6, sft.job_s or 0)
+    rl = allowance_of(store, plan, plan.stage("rl"), HOURS_10)
+    assert rl.job_s == 0  # of a job that lives already: it is stopped, not abandoned
     with pytest.raises(BudgetExceeded, match=r"10: this climb has used 10\.00 GPU-hours"):
-        allowance_of(store, plan, plan.stage("rl"), HOURS_10)
+        rl.require()
 
 
 def test_without_a_limit_or_without_gpus_nothing_is_held_back(

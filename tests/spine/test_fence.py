@@ -4,12 +4,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flywheel_core.artifacts import ArtifactRef
 from flywheel_core.errors import Superseded
-from flywheel_core.jobs.fence import EXIT_SUPERSEDED, GRACE_S, POLL_S, Fence
+from flywheel_core.jobs.fence import DRIVERS, EXIT_SUPERSEDED, GRACE_S, POLL_S, Fence
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import LocalStore
 
@@ -65,7 +66,7 @@ def test_a_key_that_was_given_back_is_taken_without_a_wait(
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waited"))
     with Fence(store, REF, "rl-2"):
         pass
-    history = Pointer(store, "tiny", f"drivers/rl-{REF.key}").history()
+    history = Pointer(store, "tiny", f"rl-{REF.key}", area=DRIVERS).history()
     assert [(record.by, record.reason) for record in history] == [
         ("rl-1", "claimed"),
         ("rl-1", "given back"),
@@ -77,11 +78,46 @@ def test_a_key_that_was_given_back_is_taken_without_a_wait(
 def test_a_superseded_driver_commits_nothing_and_gives_nothing_back(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     with Fence(store, REF, "rl-1", poll_s=60) as first:
-        Pointer(store, "tiny", f"drivers/rl-{REF.key}").append(
+        Pointer(store, "tiny", f"rl-{REF.key}", area=DRIVERS).append(
             {"driver": "rl-2", "state": "claimed"}, by="rl-2", reason="claimed"
         )
         with pytest.raises(Superseded, match="rl-2 has taken over"):
             first.check()
-    newest = Pointer(store, "tiny", f"drivers/rl-{REF.key}").newest()
+    newest = Pointer(store, "tiny", f"rl-{REF.key}", area=DRIVERS).newest()
     assert newest is not None
     assert (newest.by, newest.reason) == ("rl-2", "claimed")
+
+
+def test_of_drivers_that_start_together_only_the_last_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both claim before either waits: the first finds itself superseded, the second waits for
+    the first, although nobody held the key when either looked."""
+    store = LocalStore(str(tmp_path))
+    pointer = Pointer(store, "tiny", f"rl-{REF.key}", area=DRIVERS)
+    append = Pointer.append
+
+    def claim_then_other_claims(self: Pointer, *arguments: Any, **named: Any) -> Any:
+        record = append(self, *arguments, **named)
+        monkeypatch.setattr(Pointer, "append", append)
+        pointer.append({"driver": "rl-2", "state": "claimed"}, by="rl-2", reason="claimed")
+        return record
+
+    monkeypatch.setattr(Pointer, "append", claim_then_other_claims)
+    with Fence(store, REF, "rl-1", poll_s=60) as first, pytest.raises(Superseded):
+        first.check()
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    with Fence(store, REF, "rl-3", poll_s=60):
+        pass
+    assert waited
+
+
+def test_giving_back_never_looks_like_a_newer_driver(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    pointer = Pointer(store, "tiny", f"rl-{REF.key}", area=DRIVERS)
+    with Fence(store, REF, "rl-1", poll_s=60):
+        other = pointer.append({"driver": "rl-2", "state": "claimed"}, by="rl-2", reason="claimed")
+    newest = pointer.newest()
+    assert newest is not None
+    assert newest.number == other.number
