@@ -7,6 +7,7 @@ from typing import Any
 from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Vectors, first_of_each, prune
 from flywheel_core.curation.filters import RuleSafetyClassifier, SafetyClassifier, filter_rows
+from flywheel_core.curation.privacy import NameFinder
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
@@ -36,15 +37,21 @@ def curate(
     *,
     production_digest: str,
     classifier: SafetyClassifier | None = None,
+    names: NameFinder | None = None,
 ) -> Curated:
     """Filter, diversify, balance and split logged turns.
 
     RL prompts are near-policy only (§3.5.2), where any row says which model served it.
     """
-    passed, rejected = filter_rows(rows, classifier or RuleSafetyClassifier())
+    filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names)
+    passed = filtered.kept
     report: dict[str, Any] = {
         "rows": len(rows),
-        "rejected": dict(sorted(rejected.items())),
+        "rejected": dict(sorted(filtered.rejected.items())),
+        "privacy": {
+            "rows_by_rule": dict(sorted(filtered.found.items())),
+            "suspected_street_addresses": filtered.num_suspected_addresses,
+        },
         "surfaces": {},
     }
     distinct = [passed[i] for i in first_of_each([rows[index] for index in passed])]
