@@ -6,8 +6,13 @@ from typing import Any
 
 from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Vectors, first_of_each, prune
-from flywheel_core.curation.filters import RuleSafetyClassifier, SafetyClassifier, filter_rows
+from flywheel_core.curation.filters import filter_rows
 from flywheel_core.curation.privacy import NameFinder
+from flywheel_core.curation.safety import (
+    ConversationClassifier,
+    RuleSafetyClassifier,
+    SafetyClassifier,
+)
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
@@ -36,7 +41,7 @@ def curate(
     seed: int,
     *,
     production_digest: str,
-    classifier: SafetyClassifier | None = None,
+    classifier: SafetyClassifier | ConversationClassifier | None = None,
     names: NameFinder | None = None,
 ) -> Curated:
     """Filter, diversify, balance and split logged turns.
@@ -51,6 +56,10 @@ def curate(
         "privacy": {
             "rows_by_rule": dict(sorted(filtered.found.items())),
             "suspected_street_addresses": filtered.num_suspected_addresses,
+        },
+        "safety": {
+            "failures": dict(sorted(filtered.safety_failures.items())),
+            "rows_by_category": dict(sorted(filtered.unsafe_categories.items())),
         },
         "surfaces": {},
     }

@@ -4,11 +4,10 @@ A row is kept only if every check ran and found nothing. What a rule matched is 
 reports hold counts by rule.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from flywheel_core.curation.privacy import (
     PRIVACY_RULES,
@@ -17,31 +16,17 @@ from flywheel_core.curation.privacy import (
     count_street_addresses,
     scan,
 )
-
-__all__ = ["PRIVACY_RULES", "Filtered", "RuleSafetyClassifier", "SafetyClassifier", "filter_rows"]
-
-UNSAFE_PHRASES = re.compile(
-    r"\b(?:kill yourself|end your life|how to make a bomb|hurt yourself|poison (?:him|her|them))\b",
-    re.IGNORECASE,
+from flywheel_core.curation.safety import (
+    ConversationClassifier,
+    Outcome,
+    RuleSafetyClassifier,
+    SafetyClassifier,
+    SafetyVerdict,
+    judge_rows,
+    row_text,
 )
 
-
-class SafetyClassifier(Protocol):
-    """Says whether a text is safe; whatever is not a plain True rejects the row."""
-
-    def is_safe(self, text: str) -> bool: ...
-
-
-class RuleSafetyClassifier:
-    """The default that ships: a short list of phrases no reply may hold. A floor, not a ceiling."""
-
-    def is_safe(self, text: str) -> bool:
-        return not UNSAFE_PHRASES.search(text)
-
-
-def row_text(row: Mapping[str, Any]) -> str:
-    """Everything a row would carry onward: every turn, and the response."""
-    return "\n".join([*(turn["content"] for turn in row["messages"]), row["response"]])
+__all__ = ["PRIVACY_RULES", "Filtered", "RuleSafetyClassifier", "SafetyClassifier", "filter_rows"]
 
 
 @dataclass
@@ -50,30 +35,53 @@ class Filtered:
 
     `rejected` has one reason a row; `found` counts rows by privacy rule (a row may break several);
     `num_suspected_addresses` counts rows, kept or not, that may hold a street address.
+    `safety_failures` counts rows without a verdict by cause, `unsafe_categories` unsafe rows by
+    category where the classifier names them.
     """
 
     kept: list[int] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     num_suspected_addresses: int = 0
+    safety_failures: Counter[str] = field(default_factory=Counter)
+    unsafe_categories: Counter[str] = field(default_factory=Counter)
 
 
 def filter_rows(
     rows: Sequence[Mapping[str, Any]],
-    classifier: SafetyClassifier,
+    classifier: SafetyClassifier | ConversationClassifier,
     names: NameFinder | None = None,
+    safety_timeout_s: float | None = None,
 ) -> Filtered:
-    """Rows by index: those that pass every check, and counts of the others. No text is kept."""
+    """Rows by index: those that pass every check, and counts of the others. No text is kept.
+
+    The safety classifier sees only what privacy let through; `safety_timeout_s` is for one call.
+    """
     filtered = Filtered()
+    passed = []
     for index, row in enumerate(rows):
         text = row_text(row)
         filtered.num_suspected_addresses += bool(count_street_addresses(text))
-        reason = _privacy_reason(text, filtered.found, names) or _safety_reason(text, classifier)
+        reason = _privacy_reason(text, filtered.found, names)
         if reason:
             filtered.rejected[reason] += 1
         else:
-            filtered.kept.append(index)
+            passed.append(index)
+    outcomes = judge_rows([rows[index] for index in passed], classifier, safety_timeout_s)
+    for index, outcome in zip(passed, outcomes, strict=True):
+        _take_or_reject(index, outcome, filtered)
     return filtered
+
+
+def _take_or_reject(index: int, outcome: Outcome, filtered: Filtered) -> None:
+    if not isinstance(outcome, SafetyVerdict):
+        filtered.rejected["safety_classifier_failed"] += 1
+        filtered.safety_failures[outcome] += 1
+    elif outcome.safe:
+        filtered.kept.append(index)
+    else:
+        filtered.rejected["safety_unsafe"] += 1
+        filtered.unsafe_categories.update(outcome.categories)
 
 
 def _privacy_reason(text: str, found: Counter[str], names: NameFinder | None) -> str:
@@ -92,13 +100,3 @@ def _name_reason(text: str, names: NameFinder) -> str:
     if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
         return "privacy_name" if count else ""
     return "privacy_name_finder_failed"
-
-
-def _safety_reason(text: str, classifier: SafetyClassifier) -> str:
-    try:
-        verdict = classifier.is_safe(text)
-    except Exception:  # a classifier may fail in any way; each of them rejects the row
-        return "safety_classifier_failed"
-    if verdict is True:
-        return ""
-    return "safety_unsafe" if verdict is False else "safety_classifier_failed"
