@@ -97,6 +97,10 @@ def _curate_surface(
         diverse,
         first_turn_share_min=config.first_turn_share_min,
         character_share_max=config.character_share_max,
+        tolerance=config.strata_tolerance,
+        targets={str(name): shares for name, shares in config.strata_targets.items()},
+        traffic=indices,
+        seed=seed,
     )
     order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))
     knows_model = any(rows[index]["model_digest"] for index in order)
