@@ -17,6 +17,7 @@ from flywheel_core.sizing import LlamaShape
 from flywheel_core.training.config import DpoConfig, LaunchConfig, RewardModelConfig, SftConfig
 from flywheel_core.training.grpo_config import GrpoConfig
 
+Stratum = Literal["locale", "language", "jtbd", "depth"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -71,6 +72,9 @@ class CurationSection(Section):
 
     `keep_share` is the paper's *p* (unpublished; ours). Split sizes are per surface; `stop`,
     `select` and `gate` are disjoint from training by conversation and, where known, by user.
+
+    Each stratum of Table 1 (locale, language, jtbd, depth) keeps its share of the traffic, or the
+    share `strata_targets` gives it (stratum → value → share), within `strata_tolerance` (ours).
     """
 
     keep_share: Share = 0.9
@@ -78,7 +82,19 @@ class CurationSection(Section):
     num_clusters: int = Field(32, ge=1)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
+    strata_tolerance: Share = 0.02
+    strata_targets: dict[Stratum, dict[str, Share]] = {}
     prompts_per_surface: dict[str, int]
+
+    @model_validator(mode="after")
+    def _targets_are_shares_of_one_set(self) -> "CurationSection":
+        for stratum, shares in self.strata_targets.items():
+            if sum(shares.values()) > 1 + 1e-9:
+                raise ValueError(
+                    f"strata_targets.{stratum}: the shares add up to {sum(shares.values()):.3f}; "
+                    "they may add up to 1 at most"
+                )
+        return self
 
     @model_validator(mode="after")
     def _known_splits(self) -> "CurationSection":

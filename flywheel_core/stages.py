@@ -60,7 +60,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        1,
+        2,
         ("traffic",),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

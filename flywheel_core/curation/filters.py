@@ -4,135 +4,99 @@ A row is kept only if every check ran and found nothing. What a rule matched is 
 reports hold counts by rule.
 """
 
-import ipaddress
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
-PHONE = re.compile(r"(?<![\w.+-])(?:\+\d[\d ().-]{7,}\d|\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\w-])")
-CARD = re.compile(r"(?<!\d)(?:\d[ -]?){12,18}\d(?!\d)")
-CARD_ISSUER = re.compile(r"[3-6]|2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)")
-"""First digits of the payment networks; rows of years and the like start otherwise."""
-IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.IGNORECASE)
-SSN = re.compile(r"(?<!\d)(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?!\d)")
-IPV4 = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
-IPV6 = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
-TOKEN_URL = re.compile(
-    r"https?://\S*[?&#](?:token|key|auth|sig|session|access_token|password)=\S+", re.IGNORECASE
+from flywheel_core.curation.privacy import (
+    PRIVACY_RULES,
+    RULES,
+    NameFinder,
+    count_street_addresses,
+    scan,
+)
+from flywheel_core.curation.safety import (
+    ConversationClassifier,
+    Outcome,
+    RuleSafetyClassifier,
+    SafetyClassifier,
+    SafetyVerdict,
+    judge_rows,
+    row_text,
 )
 
-
-def luhn_holds(digits: str) -> bool:
-    """The check digit of payment cards (ISO/IEC 7812-1)."""
-    total = 0
-    for index, digit in enumerate(reversed(digits)):
-        value = int(digit) * (2 if index % 2 else 1)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+__all__ = ["PRIVACY_RULES", "Filtered", "RuleSafetyClassifier", "SafetyClassifier", "filter_rows"]
 
 
-def iban_holds(text: str) -> bool:
-    """The check digits of an IBAN (ISO 13616): mod 97 is 1."""
-    compact = text.replace(" ", "")
-    rearranged = compact[4:] + compact[:4]
-    return int("".join(str(int(letter, 36)) for letter in rearranged)) % 97 == 1
+@dataclass
+class Filtered:
+    """What Phase I kept, and counts of why it did not keep the rest.
 
+    `rejected` has one reason a row; `found` counts rows by privacy rule (a row may break several);
+    `num_suspected_addresses` counts rows, kept or not, that may hold a street address.
+    `safety_failures` counts rows without a verdict by cause, `unsafe_categories` unsafe rows by
+    category where the classifier names them.
+    """
 
-def _has_card(text: str) -> bool:
-    """A number of 13 to 19 digits, or its first 15 or 16 where more digits follow (an expiry)."""
-    return any(
-        13 <= len(digits) <= 19
-        and CARD_ISSUER.match(digits)
-        and any(map(luhn_holds, {digits, digits[:16], digits[:15]}))
-        for digits in (re.sub(r"\D", "", match.group()) for match in CARD.finditer(text))
-    )
-
-
-def _has_iban(text: str) -> bool:
-    """The pattern takes short words that follow along, so every ending between words is tried."""
-    for match in IBAN.finditer(text):
-        parts = match.group().split(" ")
-        candidates = ("".join(parts[:count]) for count in range(1, len(parts) + 1))
-        if any(15 <= len(one) <= 34 and iban_holds(one) for one in candidates):
-            return True
-    return False
-
-
-def _has_address(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    def found(text: str) -> bool:
-        return any(_is_ip(match.group()) for match in pattern.finditer(text))
-
-    return found
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        return not ipaddress.ip_address(text).is_unspecified  # "::" is punctuation in a chat
-    except ValueError:
-        return False
-
-
-PRIVACY_RULES: Mapping[str, Callable[[str], bool]] = {
-    "email": lambda text: bool(EMAIL.search(text)),
-    "card": _has_card,
-    "iban": _has_iban,
-    "ssn": lambda text: bool(SSN.search(text)),
-    "ipv4": _has_address(IPV4),
-    "ipv6": _has_address(IPV6),
-    "phone": lambda text: bool(PHONE.search(text)),
-    "token_url": lambda text: bool(TOKEN_URL.search(text)),
-}
-"""Each says whether a text holds that kind of identifier."""
-
-UNSAFE_PHRASES = re.compile(
-    r"\b(?:kill yourself|end your life|how to make a bomb|hurt yourself|poison (?:him|her|them))\b",
-    re.IGNORECASE,
-)
-
-
-class SafetyClassifier(Protocol):
-    """Says whether a text is safe; whatever is not a plain True rejects the row."""
-
-    def is_safe(self, text: str) -> bool: ...
-
-
-class RuleSafetyClassifier:
-    """The default that ships: a short list of phrases no reply may hold. A floor, not a ceiling."""
-
-    def is_safe(self, text: str) -> bool:
-        return not UNSAFE_PHRASES.search(text)
-
-
-def row_text(row: Mapping[str, Any]) -> str:
-    """Everything a row would carry onward: every turn, and the response."""
-    return "\n".join([*(turn["content"] for turn in row["messages"]), row["response"]])
+    kept: list[int] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    num_suspected_addresses: int = 0
+    safety_failures: Counter[str] = field(default_factory=Counter)
+    unsafe_categories: Counter[str] = field(default_factory=Counter)
 
 
 def filter_rows(
-    rows: Sequence[Mapping[str, Any]], classifier: SafetyClassifier
-) -> tuple[list[int], Counter[str]]:
-    """Indices of the rows that pass, and counts of the others by the rule that caught them."""
-    kept: list[int] = []
-    rejected: Counter[str] = Counter()
+    rows: Sequence[Mapping[str, Any]],
+    classifier: SafetyClassifier | ConversationClassifier,
+    names: NameFinder | None = None,
+    safety_timeout_s: float | None = None,
+) -> Filtered:
+    """Rows by index: those that pass every check, and counts of the others. No text is kept.
+
+    The safety classifier sees only what privacy let through; `safety_timeout_s` is for one call.
+    """
+    filtered = Filtered()
+    passed = []
     for index, row in enumerate(rows):
-        reason = _rejection(row_text(row), classifier)
+        text = row_text(row)
+        filtered.num_suspected_addresses += bool(count_street_addresses(text))
+        reason = _privacy_reason(text, filtered.found, names)
         if reason:
-            rejected[reason] += 1
+            filtered.rejected[reason] += 1
         else:
-            kept.append(index)
-    return kept, rejected
+            passed.append(index)
+    outcomes = judge_rows([rows[index] for index in passed], classifier, safety_timeout_s)
+    for index, outcome in zip(passed, outcomes, strict=True):
+        _take_or_reject(index, outcome, filtered)
+    return filtered
 
 
-def _rejection(text: str, classifier: SafetyClassifier) -> str:
-    for name, holds in PRIVACY_RULES.items():
-        if holds(text):
-            return f"privacy_{name}"
+def _take_or_reject(index: int, outcome: Outcome, filtered: Filtered) -> None:
+    if not isinstance(outcome, SafetyVerdict):
+        filtered.rejected["safety_classifier_failed"] += 1
+        filtered.safety_failures[outcome] += 1
+    elif outcome.safe:
+        filtered.kept.append(index)
+    else:
+        filtered.rejected["safety_unsafe"] += 1
+        filtered.unsafe_categories.update(outcome.categories)
+
+
+def _privacy_reason(text: str, found: Counter[str], names: NameFinder | None) -> str:
+    rules = scan(text)
+    found.update(rules.keys())
+    if rules:
+        return f"privacy_{next(rule for rule in RULES if rule in rules)}"
+    return _name_reason(text, names) if names else ""
+
+
+def _name_reason(text: str, names: NameFinder) -> str:
     try:
-        verdict = classifier.is_safe(text)
-    except Exception:  # a classifier may fail in any way; each of them rejects the row
-        return "safety_classifier_failed"
-    if verdict is True:
-        return ""
-    return "safety_unsafe" if verdict is False else "safety_classifier_failed"
+        count = names.count_names(text)
+    except Exception:  # a model may fail in any way, and its message may repeat the text
+        return "privacy_name_finder_failed"
+    if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+        return "privacy_name" if count else ""
+    return "privacy_name_finder_failed"

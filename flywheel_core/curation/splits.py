@@ -3,16 +3,22 @@
 A *unit* (the user where the data has users, else the conversation) goes to training or to
 evaluation as a whole, by a hash; so no user is on both sides. Within evaluation, `stop`, `select`
 and `gate` divide units again, because a set that selected a checkpoint cannot also gate it.
+
+Four *sides* must share nothing: training, `stop`, `select` and `gate`. A hash decides where a unit
+belongs, and new data never moves it. What would still tie two sides together (a conversation of
+several users, a near duplicate) is left out on the side that is filled later; evaluation is filled
+first.
 """
 
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_core.curation.diversity import prompt_text
+from flywheel_core.curation.near_duplicates import Neighbours, near_duplicates
 from flywheel_core.records import SPLITS, Split
 
 TRAINING_SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl")
@@ -22,15 +28,51 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Assigned:
-    """Indices of rows by split, and what could not be met."""
+    """Indices of rows by split, and what could not be met. `left_out` counts rows that tie two
+    sides together, by what does."""
 
     by_split: dict[Split, list[int]]
     unit: str
     asked: dict[Split, int]
+    left_out: Counter[str] = field(default_factory=Counter)
 
     @property
     def got(self) -> dict[Split, int]:
         return {split: len(rows) for split, rows in self.by_split.items()}
+
+
+def side_of(split: Split) -> str:
+    """The training splits are one side, each evaluation split is its own."""
+    return "training" if split in TRAINING_SPLITS else split
+
+
+class Sides:
+    """Which side took which rows, and so which rows no other side may take."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], neighbours: Neighbours) -> None:
+        self._rows, self._neighbours = rows, neighbours
+        self._of_row: dict[int, str] = {}
+        self._of_conversation: dict[str, str] = {}
+
+    def tie(self, index: int, split: Split) -> str:
+        """What ties this row to another side's, or nothing."""
+        side = side_of(split)
+        conversation = self._rows[index]["conversation_id"]
+        if self._of_conversation.get(conversation, side) != side:
+            return "conversation"
+        others = (self._of_row.get(other, side) for other in self._neighbours.get(index, ()))
+        return "near_duplicate" if any(other != side for other in others) else ""
+
+    def take(self, index: int, split: Split) -> None:
+        self._of_row[index] = side_of(split)
+        self._of_conversation[self._rows[index]["conversation_id"]] = side_of(split)
+
+    def copy(self) -> "Sides":
+        """The same, to try an assignment on."""
+        other = Sides(self._rows, self._neighbours)
+        other._of_row.update(self._of_row)
+        other._of_conversation.update(self._of_conversation)
+        return other
 
 
 def unit_of(row: Mapping[str, Any]) -> str:
@@ -54,13 +96,16 @@ def assign(
     first_turn_share_min: float = 0.0,
     character_share_max: float = 1.0,
     rl_digest: str | None = None,
+    sides: Sides | None = None,
 ) -> Assigned:
     """Assign rows of one surface, taken in `order`, until each split has its size.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
     caps hold for what is taken, exactly; `rl` takes only turns served by `rl_digest`, if given.
+    `sides` holds what other surfaces took before, and is told what this one takes.
     """
+    sides = sides or Sides(rows, {})
     bounds = _bounds(sizes)
     placed: list[tuple[int, Split]] = []
     for index in order:
@@ -75,13 +120,17 @@ def assign(
             math.floor(character_share_max * total + ROUNDING),
             math.floor((1 - first_turn_share_min) * total + ROUNDING),
         )
-        by_split = _take(rows, placed, sizes, *caps)
+        by_split, left_out = _take(rows, placed, sizes, *caps, sides.copy())
         got = sum(len(taken) for taken in by_split.values())
         if got == total:
             break
         total = got  # fewer rows than asked: the caps are shares of what there is
+    for split, indices in by_split.items():
+        for index in indices:
+            sides.take(index, split)
     units = {unit_of(rows[index]).split(":")[0] for index in order}
-    return Assigned(by_split, " and ".join(sorted(units)), {s: sizes[s] for s in SPLITS})
+    asked = {split: sizes[split] for split in SPLITS}
+    return Assigned(by_split, " and ".join(sorted(units)), asked, left_out)
 
 
 def _take(
@@ -90,10 +139,13 @@ def _take(
     sizes: Mapping[str, int],
     num_per_character: int,
     num_later_turns: int,
-) -> dict[Split, list[int]]:
-    """Rows in order, up to each split's size and the two caps, counted over all splits."""
+    sides: Sides,
+) -> tuple[dict[Split, list[int]], Counter[str]]:
+    """Rows in order, up to each split's size and the two caps, counted over all splits; and how
+    many were left out by what ties them to another side."""
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     characters: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
     later_turns = 0
     for index, split in placed:
         character, later = rows[index]["character_id"], rows[index]["depth"] > 0
@@ -103,10 +155,15 @@ def _take(
             or (later and later_turns >= num_later_turns)
         ):
             continue
+        tie = sides.tie(index, split)
+        if tie:
+            left_out[tie] += 1
+            continue
+        sides.take(index, split)
         by_split[split].append(index)
         characters[character] += 1
         later_turns += later
-    return by_split
+    return by_split, left_out
 
 
 def _bounds(sizes: Mapping[str, int]) -> list[tuple[Split, float]]:
@@ -134,3 +191,39 @@ def count_overlaps(
         for second in evaluation[position + 1 :]
     )
     return len(train & set().union(*evaluation)), shared
+
+
+def shared_between_sides(
+    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]
+) -> dict[str, dict[str, int]]:
+    """The proof: how many users, conversations, prompts and near duplicates training shares with
+    evaluation, and the evaluation splits with each other. Counted anew from the finished splits."""
+    side_by_index = {
+        index: side_of(split)
+        for one in assigned
+        for split, indices in one.by_split.items()
+        for index in indices
+    }
+    neighbours = near_duplicates(rows, sorted(side_by_index))
+    labels: dict[str, dict[Any, set[str]]] = {name: {} for name in SHARED}
+    for index, side in side_by_index.items():
+        row = rows[index]
+        of_row = (row["user_id"], row["conversation_id"], prompt_text(row), index)
+        for name, label in zip(SHARED, of_row, strict=True):
+            if label is not None:
+                labels[name].setdefault(label, set()).add(side)
+        for other in neighbours.get(index, ()):
+            labels["near_duplicates"][index].add(side_by_index[other])
+    return {
+        "training_and_evaluation": {
+            name: sum("training" in sides and len(sides) > 1 for sides in found.values())
+            for name, found in labels.items()
+        },
+        "evaluation_sets": {
+            name: sum(len(sides - {"training"}) > 1 for sides in found.values())
+            for name, found in labels.items()
+        },
+    }
+
+
+SHARED = ("users", "conversations", "prompts", "near_duplicates")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.errors import InputDataError
+from flywheel_core.ingest.locales import is_known_locale
 from flywheel_core.records import SIGNALS, SURFACES, TRAFFIC
 
 TEXT_CHARS_MAX = 100_000
@@ -93,7 +94,9 @@ def _read_parquet(path: Path, day: str | None) -> Iterator[dict[str, Any] | BadR
             for row in _batch_rows(batch):
                 number += 1
                 where = f"row {number}"
-                yield BadRow(where, "not UTF-8", None) if row is None else _checked(row, where, day)
+                yield (
+                    BadRow(where, row, None) if isinstance(row, str) else _checked(row, where, day)
+                )
     except (pa.ArrowInvalid, OSError) as error:
         raise InputDataError(
             f"{path}: not a readable Parquet file ({error}); it is cut short or damaged; "
@@ -101,13 +104,14 @@ def _read_parquet(path: Path, day: str | None) -> Iterator[dict[str, Any] | BadR
         ) from error
 
 
-def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
-    """The rows of a batch, None where a text is not UTF-8."""
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows of a batch; in place of one that cannot be read, why."""
     try:
         return list(batch.to_pylist())
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, OverflowError) as error:
         if batch.num_rows == 1:
-            return [None]
+            unreadable = isinstance(error, UnicodeDecodeError)
+            return ["not UTF-8" if unreadable else "a time or number out of range"]
         singles = (batch.slice(index, 1) for index in range(batch.num_rows))
         return [row for single in singles for row in _batch_rows(single)]
 
@@ -116,6 +120,12 @@ def _check_columns(path: Path, schema: pa.Schema, day: str | None) -> None:
     needed = [name for name in REQUIRED if not (name == "day" and day)]
     missing = [name for name in needed if name not in schema.names]
     unknown = [name for name in schema.names if name not in TRAFFIC.names]
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise InputDataError(
+            f"{path}: columns {', '.join(twice)} are there more than once; each may be there once; "
+            "drop all but one, or the others would be lost"
+        )
     if missing or unknown:
         raise InputDataError(
             f"{path}: columns {', '.join(missing) or 'none'} are missing, and columns "
@@ -149,6 +159,8 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     made["day"] = _day(day if made["day"] is None else made["day"])
     for name in (*NAMES, *(name for name in OPTIONAL_NAMES if made[name] is not None)):
         _check_text(name, made[name], NAME_CHARS_MAX)
+    if made["locale"] is not None and not is_known_locale(made["locale"]):
+        raise RowFault("locale: unknown; write it as language_REGION, for example en_US")
     for name in COUNTS:
         _check_count(name, made[name])
     for name in SIGNALS:

@@ -52,3 +52,54 @@ def broken_caps(
         if count > character_share_max * len(rows) + 1e-9
     ]
     return broken
+
+
+DEPTHS = {"first turn": range(1), "short": range(1, 3), "medium": range(3, 10)}
+
+
+def table_one_excess(
+    rows: Sequence[Mapping[str, Any]],
+    traffic: Sequence[Mapping[str, Any]],
+    *,
+    first_turn_share_min: float,
+    character_share_max: float,
+    tolerance: float,
+    targets: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
+    """By how much (in shares) these rows break each constraint of Table 1, counted anew."""
+    total = len(rows)
+    excess = {
+        "first_turn_share_min": first_turn_share_min - sum(r["depth"] == 0 for r in rows) / total
+    }
+    characters = Counter(row["character_id"] for row in rows if row["character_id"] is not None)
+    if characters:
+        excess["character_share_max"] = max(characters.values()) / total - character_share_max
+    for stratum in ("locale", "language", "jtbd", "depth"):
+        wanted = targets.get(stratum) or wanted_shares(traffic, stratum, first_turn_share_min)
+        for value, share in wanted.items():
+            found = sum(stratum_of(row, stratum) == value for row in rows) / total
+            excess[f"{stratum} {value!r}"] = abs(found - share) - tolerance
+    return {name: over for name, over in excess.items() if over > 1e-9}
+
+
+def stratum_of(row: Mapping[str, Any], stratum: str) -> Any:
+    if stratum != "depth":
+        return row[stratum]
+    return next(name for name, depths in DEPTHS.items() if row["depth"] in depths)
+
+
+def wanted_shares(
+    traffic: Sequence[Mapping[str, Any]], stratum: str, first_turn_share_min: float
+) -> dict[str, float]:
+    """The traffic's shares; first turns lifted to their minimum, the other depths scaled down."""
+    values = [stratum_of(row, stratum) for row in traffic]
+    known = sorted({value for value in values if value is not None})
+    if len(known) < 2:
+        return {}
+    shares = {value: values.count(value) / len(values) for value in known}
+    first = shares.get("first turn", 0.0)
+    if stratum == "depth" and 0 < first < first_turn_share_min:
+        rest = (1 - first_turn_share_min) / (1 - first)
+        shares = {value: share * rest for value, share in shares.items()}
+        shares["first turn"] = first_turn_share_min
+    return shares

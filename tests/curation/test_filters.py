@@ -60,10 +60,52 @@ def test_every_turn_and_the_response_are_looked_at() -> None:
     rows[1]["response"] = "I am jane@example.com"
     rows[2]["messages"] = [{"role": "system", "content": "call 212-555-0187"}]
     rows[3]["messages"] = [{"role": "user", "content": "how to make a bomb"}]
-    kept, rejected = filter_rows(rows, RuleSafetyClassifier())
-    assert kept == [0]
+    filtered = filter_rows(rows, RuleSafetyClassifier())
+    rejected = filtered.rejected
+    assert filtered.kept == [0]
     assert rejected == {"privacy_email": 1, "privacy_phone": 1, "safety_unsafe": 1}
     assert "jane" not in str(rejected)
+
+
+def test_a_row_that_breaks_several_rules_counts_once_and_each_rule_counts_it() -> None:
+    rows = traffic_rows(3)
+    rows[1]["response"] = "jane@example.com, 4111 1111 1111 1111, 12 Baker Street"
+    rows[2]["response"] = "I grew up at 12 Baker Street"
+    filtered = filter_rows(rows, RuleSafetyClassifier())
+    assert filtered.kept == [0, 2]
+    assert filtered.rejected == {"privacy_email": 1}
+    assert filtered.found == {"email": 1, "card": 1}
+    assert filtered.num_suspected_addresses == 2
+
+
+class Names:
+    """A name finder that answers something, or fails with the text in its message."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def count_names(self, text: str) -> int:
+        if self.answer == "raise":
+            raise ValueError(text)
+        return self.answer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("answer", "rejected"),
+    [
+        (0, {}),
+        (2, {"privacy_name": 3}),
+        ("raise", {"privacy_name_finder_failed": 3}),
+        (None, {"privacy_name_finder_failed": 3}),
+        (True, {"privacy_name_finder_failed": 3}),
+        (-1, {"privacy_name_finder_failed": 3}),
+    ],
+)
+def test_names_are_looked_for_only_with_a_finder_and_doubt_rejects(
+    answer: Any, rejected: dict[str, int]
+) -> None:
+    assert filter_rows(traffic_rows(3), RuleSafetyClassifier(), Names(answer)).rejected == rejected
+    assert not filter_rows(traffic_rows(3), RuleSafetyClassifier()).rejected
 
 
 class Odd:
@@ -83,11 +125,11 @@ class Odd:
     [None, 1, "safe", float("nan"), [], RuntimeError("down"), TimeoutError(), ValueError()],
 )
 def test_a_classifier_that_fails_or_talks_nonsense_rejects_the_row(answer: Any) -> None:
-    kept, rejected = filter_rows(traffic_rows(3), Odd(answer))
-    assert kept == []
-    assert rejected == {"safety_classifier_failed": 3}
+    filtered = filter_rows(traffic_rows(3), Odd(answer))
+    assert filtered.kept == []
+    assert filtered.rejected == {"safety_classifier_failed": 3}
 
 
 def test_a_plain_verdict_counts() -> None:
-    assert filter_rows(traffic_rows(3), Odd(True))[0] == [0, 1, 2]
-    assert filter_rows(traffic_rows(3), Odd(False))[1] == {"safety_unsafe": 3}
+    assert filter_rows(traffic_rows(3), Odd(True)).kept == [0, 1, 2]
+    assert filter_rows(traffic_rows(3), Odd(False)).rejected == {"safety_unsafe": 3}

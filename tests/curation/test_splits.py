@@ -7,12 +7,15 @@ from curation_samples import broken_caps, traffic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel_core.curation.near_duplicates import near_duplicates
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
     Assigned,
+    Sides,
     assign,
     count_overlaps,
+    shared_between_sides,
 )
 from flywheel_core.records import SPLITS
 
@@ -109,3 +112,82 @@ def test_overlaps_are_counted() -> None:
     by_split = {split: [number] for number, split in enumerate(SPLITS)}
     assert set(by_split) == {*TRAINING_SPLITS, *EVALUATION_SPLITS}
     assert count_overlaps(rows, [Assigned(by_split, "user", {})]) == (1, 1)
+
+
+def conversations_of_two_users(count: int) -> list[dict[str, Any]]:
+    """Two rows a conversation, each of another user."""
+    rows = traffic_rows(count)
+    for number, row in enumerate(rows):
+        row["conversation_id"] = f"c{number // 2}"
+    return rows
+
+
+def test_a_conversation_of_several_users_stays_on_one_side() -> None:
+    rows = conversations_of_two_users(1000)
+    plain = assign(rows, range(1000), SIZES)
+    assert plain.unit == "user"
+    assert plain.left_out["conversation"] > 0
+    shared = shared_between_sides(rows, [plain])
+    for told in shared.values():
+        assert (told["users"], told["conversations"]) == (0, 0)
+
+
+def with_copies(count: int) -> list[dict[str, Any]]:
+    """Rows of twelve words of their own, each followed by another user's copy with one more."""
+    rows = traffic_rows(2 * count)
+    for number, row in enumerate(rows):
+        text = " ".join(f"w{number // 2}x{place}" for place in range(12))
+        more = " indeed" if number % 2 else ""
+        row["messages"] = [row["messages"][0], {"role": "user", "content": text + more}]
+    return rows
+
+
+def test_near_duplicates_stay_on_one_side_and_evaluation_keeps_its_own() -> None:
+    rows = with_copies(500)
+    sides = Sides(rows, near_duplicates(rows, range(1000)))
+    apart = assign(rows, range(1000), SIZES, sides=sides)
+    assert apart.left_out["near_duplicate"] > 0
+    told = shared_between_sides(rows, [apart])
+    assert {count for counts in told.values() for count in counts.values()} == {0}
+    plain = assign(rows, range(1000), SIZES)
+    assert shared_between_sides(rows, [plain])["training_and_evaluation"]["near_duplicates"] > 0
+    assert apart.by_split["gate"] == plain.by_split["gate"]
+
+
+def test_the_proof_is_counted_anew_and_finds_what_is_shared() -> None:
+    rows = with_copies(8)
+    rows[4]["conversation_id"] = rows[6]["conversation_id"] = "c"
+    rows[8]["user_id"] = rows[10]["user_id"] = "u"
+    by_split = {split: [] for split in SPLITS} | {
+        "annotate": [0, 4, 12], "reject": [13], "gate": [1, 6, 8], "stop": [10],
+    }  # fmt: skip
+    told = shared_between_sides(rows, [Assigned(by_split, "user", {})])
+    assert told == {
+        "training_and_evaluation": {
+            "users": 0, "conversations": 1, "prompts": 0, "near_duplicates": 2,
+        },
+        "evaluation_sets": {"users": 1, "conversations": 0, "prompts": 0, "near_duplicates": 0},
+    }  # fmt: skip
+
+
+def test_surfaces_share_the_sides() -> None:
+    rows = with_copies(500)
+    sides = Sides(rows, near_duplicates(rows, range(1000)))
+    both = [assign(rows, range(start, 1000, 2), SIZES, sides=sides) for start in (0, 1)]
+    assert both[1].left_out["near_duplicate"] > 0
+    told = shared_between_sides(rows, both)["training_and_evaluation"]
+    assert told["near_duplicates"] == 0
+
+
+def test_new_data_moves_no_row_to_another_side() -> None:
+    rows = with_copies(800)
+    large = dict.fromkeys(SPLITS, 10_000)
+
+    def sides_of(count: int) -> dict[str, str]:
+        sides = Sides(rows, near_duplicates(rows, range(count)))
+        found = assign(rows, range(count), large, sides=sides).by_split
+        return {rows[i]["row_id"]: split for split, taken in found.items() for i in taken}
+
+    before, after = sides_of(900), sides_of(1600)
+    assert {after[row] == split for row, split in before.items() if row in after} == {True}
+    assert len(before.keys() - after.keys()) < 0.5 * len(before)

@@ -1,0 +1,139 @@
+"""Which language a chat line is in, and what job it is for (Table 1), where the log does not say.
+
+py3langid knows scripts and long texts. It has no romanized Hindi ("kya haal hai"), which is how
+much of Hindi is typed and where the paper's model failed (Table 7: English answers to Hindi
+chats), so such lines are told by their everyday words. The same words settle lines too short for
+py3langid's statistics. Codes are ISO 639-1, romanized Hindi is BCP 47's `hi-Latn`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Protocol
+
+LANGUAGES = ("en", "es", "hi")
+"""What the product speaks; py3langid chooses among these. Ours."""
+ROMANIZED_HINDI = "hi-Latn"
+SHORT_WORDS = 8
+"""Up to so many words, everyday words of one language outweigh py3langid; ours."""
+
+DEVANAGARI = re.compile(r"[\u0900-\u097f]")
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+
+
+def _read_words() -> dict[str, frozenset[str]]:
+    file = resources.files("flywheel_core.curation").joinpath("everyday_words.json")
+    return {
+        language: frozenset(words)
+        for language, words in json.loads(file.read_text("utf-8")).items()
+    }
+
+
+EVERYDAY_WORDS: Mapping[str, frozenset[str]] = _read_words()
+"""Grammar and everyday words by language; Hindi's as they are typed in Latin letters, in their
+common spellings."""
+
+
+def identify(text: str, languages: Sequence[str] = LANGUAGES) -> str | None:
+    """The language's code, or None where the text has no letters.
+
+    Hindi in Latin letters is `hi-Latn` where `languages` has `hi`.
+    """
+    words = [word.lower().replace("’", "'") for word in WORD.findall(text)]
+    if not words:
+        return None
+    if "hi" in languages and len(DEVANAGARI.findall(text)) > sum(map(str.isascii, "".join(words))):
+        return "hi"
+    told = _by_everyday_words(words, languages)
+    if told == ROMANIZED_HINDI or (told and len(words) <= SHORT_WORDS):
+        return told
+    return str(_identifier(tuple(sorted(languages))).classify(text)[0])
+
+
+def _by_everyday_words(words: Sequence[str], languages: Sequence[str]) -> str | None:
+    """The language most words are of, counting a word of several languages for none; None where
+    two are level. Romanized Hindi needs a third of the words, as people mix in English nouns."""
+    counts = {
+        language: sum(word in known and _is_of_one(word) for word in words)
+        for language, known in EVERYDAY_WORDS.items()
+        if language.removesuffix("-Latn") in languages
+    }
+    ranked = sorted(counts.items(), key=lambda pair: -pair[1])
+    if not ranked or ranked[0][1] == 0 or [count for _, count in ranked].count(ranked[0][1]) > 1:
+        return None
+    language, count = ranked[0]
+    return None if language == ROMANIZED_HINDI and 3 * count < len(words) else language
+
+
+@lru_cache(maxsize=4096)
+def _is_of_one(word: str) -> bool:
+    return sum(word in known for known in EVERYDAY_WORDS.values()) == 1
+
+
+@lru_cache(maxsize=8)
+def _identifier(languages: tuple[str, ...]) -> Any:
+    """py3langid's model, which comes with the package, narrowed to these languages."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(languages)
+    return identifier
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with their field filled in, and how many were labelled, found or left without."""
+
+    rows: list[dict[str, Any]]
+    counts: dict[str, int]
+
+
+def with_language(
+    rows: Sequence[Mapping[str, Any]], languages: Sequence[str] = LANGUAGES
+) -> Labelled:
+    """Rows whose `language` is null get that of their last user turn; a logged one stays."""
+    return _fill(rows, "language", lambda row: identify(row["messages"][-1]["content"], languages))
+
+
+class JobClassifier(Protocol):
+    """Says which job-to-be-done a conversation is for, in the recipe's own words (Table 1)."""
+
+    def job_of(self, messages: Sequence[Mapping[str, str]]) -> str: ...
+
+
+def with_job(
+    rows: Sequence[Mapping[str, Any]], classifier: JobClassifier | None, jobs: Sequence[str]
+) -> Labelled:
+    """Rows whose `jtbd` is null get the classifier's answer; a logged one stays.
+
+    Without a classifier, where it fails, or where its answer is not one of `jobs`, the row stays
+    without one: *not applicable*, never invented.
+    """
+
+    def job_of(row: Mapping[str, Any]) -> str | None:
+        if classifier is None:
+            return None
+        try:
+            job = classifier.job_of(row["messages"])
+        except Exception:  # a model may fail in any way; its row stays without a job
+            return None
+        return job if job in jobs else None
+
+    return _fill(rows, "jtbd", job_of)
+
+
+def _fill(
+    rows: Sequence[Mapping[str, Any]], field: str, find: Callable[[Mapping[str, Any]], str | None]
+) -> Labelled:
+    counts: Counter[str] = Counter()
+    filled = []
+    for row in rows:
+        value = row[field] if row[field] is not None else find(row)
+        how = "logged" if row[field] is not None else "none" if value is None else "found"
+        counts[how] += 1
+        filled.append({**row, field: value})
+    return Labelled(filled, dict(counts))

@@ -1,0 +1,122 @@
+"""A Llama-Guard-style model as a safety classifier, behind the generator protocol.
+
+The prompt is that of Llama Guard 3 (its model card): the policy, the conversation, and the
+question about the last message of one side. Each row is asked about twice, once for the user's
+last message and once for the response. Only a complete and exact answer counts: `safe`, or
+`unsafe` with the violated categories on the next line.
+
+The prompt goes out as a system and a user turn, so that any instruct model can be the guard. A
+Llama Guard checkpoint whose own chat template writes the policy again must be served with one
+that only joins the turns.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flywheel_core.curation.safety import SafetyVerdict
+from flywheel_core.engines.base import Completion, Generator, Messages
+from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.records import Message
+
+CATEGORIES: Mapping[str, str] = {
+    "S1": "Violent Crimes", "S2": "Non-Violent Crimes", "S3": "Sex Crimes",
+    "S4": "Child Exploitation", "S5": "Defamation", "S6": "Specialized Advice", "S7": "Privacy",
+    "S8": "Intellectual Property", "S9": "Indiscriminate Weapons", "S10": "Hate",
+    "S11": "Self-Harm", "S12": "Sexual Content", "S13": "Elections",
+    "S14": "Code Interpreter Abuse",
+}  # fmt: skip
+"""MLCommons' hazards as Llama Guard 3 numbers them."""
+
+SPEAKERS: Mapping[str, str] = {"user": "User", "assistant": "Agent"}
+ANSWER = re.compile(r"\s*(?:(safe)|unsafe(?:\s+(S\d{1,2}(?:\s*,\s*S\d{1,2})*))?)\s*")
+SAMPLING = SamplingConfig(temperature=0, max_tokens=48)
+"""Greedy, and room for every category."""
+
+POLICY = """Task: Check if there is unsafe content in '{speaker}' messages in conversations \
+according our safety policy with the below safety categories.
+
+<BEGIN UNSAFE CONTENT CATEGORIES>
+{categories}
+<END UNSAFE CONTENT CATEGORIES>"""
+QUESTION = """<BEGIN CONVERSATION>
+
+{turns}
+
+<END CONVERSATION>
+
+Provide your safety assessment for ONLY THE LAST {speaker} message in the above conversation:
+ - First line must read 'safe' or 'unsafe'.
+ - If unsafe, a second line must include a comma-separated list of violated categories."""
+
+
+def guard_prompt(
+    conversation: Messages, role: str, categories: Mapping[str, str] = CATEGORIES
+) -> list[Message]:
+    """The question whether the last message of `role` (`user` or `assistant`) is safe.
+
+    The system turn is left out: a character's instructions are judged when it is created (§2.6).
+    Marks that would end the conversation early, or a model's special tokens, are broken up.
+    """
+    spoken = [turn for turn in conversation if turn["role"] in SPEAKERS]
+    last = max(index for index, turn in enumerate(spoken) if turn["role"] == role)
+    turns = [f"{SPEAKERS[turn['role']]}: {_defused(turn['content'])}" for turn in spoken]
+    listed = "\n".join(f"{code}: {name}." for code, name in categories.items())
+    speaker = SPEAKERS[role]
+    question = QUESTION.format(turns="\n\n".join(turns[: last + 1]), speaker=speaker)
+    return [
+        {"role": "system", "content": POLICY.format(speaker=speaker, categories=listed)},
+        {"role": "user", "content": question},
+    ]
+
+
+def _defused(text: str) -> str:
+    return re.sub(r"<(?=\||BEGIN |END |/)", "< ", text)
+
+
+def parse_verdict(answer: str, categories: Mapping[str, str] = CATEGORIES) -> SafetyVerdict | None:
+    """The verdict, or None where the answer is anything but one, or names an unknown category."""
+    match = ANSWER.fullmatch(answer)
+    if match is None:
+        return None
+    found = tuple(re.findall(r"S\d+", match[2] or ""))
+    if any(code not in categories for code in found):
+        return None
+    return SafetyVerdict(match[1] is not None, found)
+
+
+class LlamaGuard:
+    """A `ConversationClassifier` that asks one guard model."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        model_dir: Path,
+        categories: Mapping[str, str] = CATEGORIES,
+    ) -> None:
+        self._generator, self._model_dir, self._categories = generator, model_dir, categories
+
+    def judge(self, conversations: Sequence[Messages]) -> list[SafetyVerdict | None]:
+        """Safe only where both messages are; None where either answer is no verdict."""
+        prompts = [
+            guard_prompt(conversation, role, self._categories)
+            for conversation in conversations
+            for role in SPEAKERS
+        ]
+        self._generator.load(self._model_dir)
+        answers = self._generator.generate(prompts, SAMPLING)
+        verdicts = [self._verdict(completions) for completions in answers]
+        pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
+        return [_both(question, response) for question, response in pairs]
+
+    def _verdict(self, completions: Sequence[Completion]) -> SafetyVerdict | None:
+        if len(completions) != 1 or completions[0].finish_reason != "stop":
+            return None
+        return parse_verdict(completions[0].text, self._categories)
+
+
+def _both(first: SafetyVerdict | None, second: SafetyVerdict | None) -> SafetyVerdict | None:
+    if first is None or second is None:
+        return None
+    categories = dict.fromkeys((*first.categories, *second.categories))
+    return SafetyVerdict(first.safe and second.safe, tuple(categories))

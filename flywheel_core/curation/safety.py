@@ -1,0 +1,132 @@
+"""Phase I, safety: a verdict on every row, and no verdict rejects it (§2.6, fail-closed).
+
+Two kinds of classifier fit: one that reads a text (`SafetyClassifier`; the rule-based default) and
+one that judges whole conversations in batches (`ConversationClassifier`; `llama_guard.py`).
+Whatever is not a plain verdict (an exception, a call that takes too long, an answer of another
+kind or number) is a failure, counted by cause, and its row is not kept.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from flywheel_core.engines.base import Messages
+
+UNSAFE_PHRASES = re.compile(
+    r"\b(?:kill yourself|end your life|how to make a bomb|hurt yourself|poison (?:him|her|them))\b",
+    re.IGNORECASE,
+)
+BATCH_ROWS = 256
+"""Conversations a model judges in one call; ours."""
+
+
+@dataclass(frozen=True)
+class SafetyVerdict:
+    """Safe or not, and where the classifier names them, the categories that are violated."""
+
+    safe: bool
+    categories: tuple[str, ...] = ()
+
+
+Failure: TypeAlias = Literal["raised", "timed_out", "nonsense"]
+Outcome: TypeAlias = SafetyVerdict | Failure
+
+
+class SafetyClassifier(Protocol):
+    """Says whether a text is safe; whatever is not a plain True or False is nonsense."""
+
+    def is_safe(self, text: str) -> bool: ...
+
+
+@runtime_checkable
+class ConversationClassifier(Protocol):
+    """Judges conversations that end with the assistant turn in question, in order.
+
+    None stands for an answer that is no verdict.
+    """
+
+    def judge(self, conversations: Sequence[Messages]) -> Sequence[SafetyVerdict | None]: ...
+
+
+class RuleSafetyClassifier:
+    """The default that ships: a short list of phrases no reply may hold. A floor, not a ceiling."""
+
+    def is_safe(self, text: str) -> bool:
+        return not UNSAFE_PHRASES.search(text)
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """Everything a row would carry onward: every turn, and the response."""
+    return "\n".join([*(turn["content"] for turn in row["messages"]), row["response"]])
+
+
+def judge_rows(
+    rows: Sequence[Mapping[str, Any]],
+    classifier: SafetyClassifier | ConversationClassifier,
+    timeout_s: float | None = None,
+) -> list[Outcome]:
+    """One outcome a row, in order. `timeout_s` is for one call: a text, or a batch."""
+    if isinstance(classifier, ConversationClassifier):
+        batches = (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
+        return [one for batch in batches for one in _judge_batch(batch, classifier, timeout_s)]
+    return [_judge_text(row_text(row), classifier, timeout_s) for row in rows]
+
+
+def _judge_text(text: str, classifier: SafetyClassifier, timeout_s: float | None) -> Outcome:
+    answer = _within(timeout_s, partial(classifier.is_safe, text))
+    if isinstance(answer, _Failed):
+        return answer.cause
+    return SafetyVerdict(answer) if isinstance(answer, bool) else "nonsense"
+
+
+def _judge_batch(
+    rows: Sequence[Mapping[str, Any]], classifier: ConversationClassifier, timeout_s: float | None
+) -> list[Outcome]:
+    """The batch's outcomes; where the call raised, each row by itself, so that one cannot take
+    the others along."""
+    conversations = [
+        [*row["messages"], {"role": "assistant", "content": row["response"]}] for row in rows
+    ]
+    answers = _within(timeout_s, partial(classifier.judge, conversations))
+    if isinstance(answers, _Failed):
+        if answers.cause == "raised" and len(rows) > 1:
+            return [one for row in rows for one in _judge_batch([row], classifier, timeout_s)]
+        return [answers.cause] * len(rows)
+    if not isinstance(answers, Sequence) or len(answers) != len(rows):
+        return ["nonsense"] * len(rows)
+    return [answer if _is_verdict(answer) else "nonsense" for answer in answers]
+
+
+def _is_verdict(answer: object) -> bool:
+    return isinstance(answer, SafetyVerdict) and isinstance(answer.safe, bool)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    cause: Failure
+
+
+def _within(timeout_s: float | None, call: Callable[[], Any]) -> Any:
+    """What `call` returns, or why it did not. One that hangs is left behind in its thread: a
+    thread cannot be stopped, but its row can be rejected. No exception is kept: its message may
+    repeat the text."""
+    answers: list[Any] = []
+
+    def run() -> None:
+        try:
+            answers.append(call())
+        except TimeoutError:
+            answers.append(_Failed("timed_out"))
+        except Exception:  # a classifier may fail in any way; each of them rejects the row
+            answers.append(_Failed("raised"))
+
+    if timeout_s is None:
+        run()
+    else:
+        thread = threading.Thread(target=run, daemon=True, name="safety-classifier")
+        thread.start()
+        thread.join(timeout_s)
+    return answers[0] if answers else _Failed("timed_out")

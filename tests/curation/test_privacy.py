@@ -1,0 +1,211 @@
+"""Privacy rules: check digits against python-stdnum, planted truths in real text, linear time."""
+
+import gzip
+import json
+import logging
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pii_samples import MAKERS, bad_checksum, digits, near_miss
+from stdnum import iban, luhn, numdb, verhoeff
+from stdnum.es import dni, nie
+from stdnum.in_ import aadhaar
+from stdnum.in_ import pan as indian_pan
+
+from flywheel_core.curation import checksums
+from flywheel_core.curation.privacy import (
+    RULES,
+    PresidioNames,
+    count_street_addresses,
+    scan,
+)
+
+REAL_FILE = Path(__file__).resolve().parents[3] / "shared/reference/topical_chat/test_freq.json.gz"
+ABSENT = f"the data set is not here: {REAL_FILE}"
+NUM_PLANTED, NUM_NEAR_MISSES = 504, 1000
+
+
+def utterances() -> list[str]:
+    with gzip.open(REAL_FILE) as file:
+        conversations = json.load(file)
+    return [turn["message"] for one in conversations.values() for turn in one["content"]]
+
+
+def planted(text: str, identifier: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    place = rng.randint(0, len(words))
+    return " ".join([*words[:place], identifier, *words[place:]])
+
+
+def some_texts(count: int, rng: random.Random) -> list[str]:
+    return rng.sample(utterances(), count)
+
+
+@pytest.mark.skipif(not REAL_FILE.exists(), reason=ABSENT)
+def test_planted_identifiers_are_found_and_clean_rows_pass() -> None:
+    rng = random.Random(4)
+    kinds = [list(MAKERS)[number % len(MAKERS)] for number in range(NUM_PLANTED)]
+    missed: Counter[str] = Counter()
+    for kind, text in zip(kinds, some_texts(NUM_PLANTED, rng), strict=True):
+        missed[kind] += not scan(planted(text, MAKERS[kind](rng), rng))[kind]
+    recall = 1 - missed.total() / NUM_PLANTED
+    clean = utterances()
+    alarms = sum(bool(scan(text)) for text in clean)
+    misses: Counter[str] = Counter()
+    for text in some_texts(NUM_NEAR_MISSES, rng):
+        make = near_miss if rng.random() < 0.7 else bad_checksum
+        misses.update(scan(planted(text, make(rng), rng)))
+    rows = len(clean) + NUM_NEAR_MISSES
+    rate = (alarms + misses.total()) / rows
+    print(
+        f"\npii_recall {recall:.4f} ({NUM_PLANTED} planted, missed {dict(+missed)})"
+        f"\npii_false_alarm_rate {rate:.5f} of {rows} clean rows: {alarms} of {len(clean)} real "
+        f"utterances, {dict(misses)} of {NUM_NEAR_MISSES} near misses"
+    )
+    assert recall >= 0.99
+    assert rate <= 0.005
+    assert misses.total() / NUM_NEAR_MISSES <= 0.005
+
+
+@pytest.mark.parametrize("kind", list(MAKERS))
+def test_every_kind_is_found_alone_between_brackets_and_before_words(kind: str) -> None:
+    rng = random.Random(5)
+    for _ in range(200):
+        identifier = MAKERS[kind](rng)
+        for text in (identifier, f"({identifier}), ok?", f"it is {identifier} thanks", identifier):
+            assert scan(text)[kind] == 1 or kind == "phone", kind
+            assert scan(text)[kind] >= 1, kind
+
+
+def test_the_rules_are_the_kinds_that_are_planted() -> None:
+    assert set(RULES) == set(MAKERS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.from_regex(r"[0-9]{12,19}", fullmatch=True))
+def test_luhn_and_verhoeff_agree_with_stdnum(number: str) -> None:
+    number = number.translate({ord(c): str(int(c)) for c in number})
+    assert checksums.luhn_holds(number) == luhn.is_valid(number)
+    assert checksums.verhoeff_holds(number) == verhoeff.is_valid(number)
+    repaired = number[:11] + verhoeff.calc_check_digit(number[:11])
+    for one in (number[:12], repaired):
+        assert checksums.is_aadhaar(one) == aadhaar.is_valid(one)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 99_999_999), st.sampled_from(checksums.DNI_LETTERS))
+def test_dni_and_nie_agree_with_stdnum(number: int, letter: str) -> None:
+    text = f"{number:08}{letter}"
+    assert checksums.is_dni(text) == dni.is_valid(text)
+    foreign = "XYZ"[number % 3] + text[1:]
+    assert checksums.is_nie(foreign) == nie.is_valid(foreign)
+
+
+def test_iban_lengths_are_those_of_the_registry() -> None:
+    def length(country: str) -> int | None:
+        found = dict(numdb.get("iban").info(f"{country}00")[0][1] or {}).get("bban")
+        return found and 4 + sum(int(part.split("!")[0]) for part in _pieces(found))
+
+    letters = [chr(code) for code in range(65, 91)]
+    countries = [first + second for first in letters for second in letters]
+    registry = {country: length(country) for country in countries if length(country)}
+    assert dict(checksums.IBAN_LENGTHS) == registry
+    rng = random.Random(6)
+    for country, size in registry.items():
+        body = digits(rng, size - 4)
+        number = country + iban.calc_check_digits(f"{country}00{body}") + body
+        assert checksums.is_iban(number)
+        assert not checksums.is_iban(number + "0")
+
+
+def _pieces(structure: str) -> list[str]:
+    """`4!n12!c` as [`4!`, `12!`]."""
+    return [piece for piece in structure.replace("!n", "! ").replace("!a", "! ")
+            .replace("!c", "! ").split() if piece]  # fmt: skip
+
+
+def test_pan_agrees_with_stdnum_on_the_holder_and_the_serial() -> None:
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
+        for serial in ("0000", "0001", "9999"):
+            text = f"AAA{letter}K{serial}Q"
+            assert checksums.is_pan(text) == indian_pan.is_valid(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("मेरा नंबर ९८७६५४३२१० है", "phone"),
+        ("card ４１１１ １１１１ １１１１ １１１１", "card"),
+        ("4111\u00a01111\u00a01111\u00a01111", "card"),
+        ("4111–1111–1111–1111", "card"),
+        ("jane\u200b@example.com", "email"),
+        ("नाम: रवि@example.com", "email"),
+        ("mobile no: 9876543210", "phone"),
+        ("what is your phone?\n555-0187", "phone"),
+        ("my ssn is 219099999", "ssn"),
+        ("::ffff:10.1.2.3", "ipv4"),
+        ("6 2345 6789 0124"[2:], "aadhaar"),
+    ],
+)
+def test_other_scripts_and_invisible_characters_hide_nothing(text: str, rule: str) -> None:
+    assert scan(text)[rule] == 1
+
+
+def test_a_part_of_a_longer_number_is_no_identifier() -> None:
+    for text in ("1234 2345 6789 0124", "2345 6789 0124 99", "23456789012401", "1.2.3.4.5"):
+        assert not scan(text), text
+
+
+HOSTILE = (
+    "1", "a", "1 ", "1.", "1-", "@", "a@", "@a.", "a.", "://", "://a:", "?token=", "aa11 ", "+1 ",
+    "(", "2001:", "aaaaa1111", "=eyJ", "4111 1111 1111 1111 ", "x1234567", "é1", "１", " ", "1,",
+    "12 Main ", "Calle ", "call me ", "order number ", "\ud800", "\x00",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_time_grows_with_the_length_and_not_with_its_square(unit: str) -> None:
+    """A hostile 1 MB against an eighth of it: 8 times is linear, 64 quadratic."""
+
+    def cpu_s(size: int) -> float:
+        text = (unit * (size // len(unit) + 1))[:size]
+        start = time.process_time()
+        scan(text)
+        count_street_addresses(text)
+        return time.process_time() - start
+
+    small = max(min(cpu_s(125_000) for _ in range(2)), 0.005)
+    assert cpu_s(1_000_000) / small < 28
+
+
+def test_street_addresses_are_guessed_apart() -> None:
+    found = ["12 Baker Street", "Calle Mayor, 15", "Flat No 3, MG Road", "221B Baker St"]
+    assert [count_street_addresses(f"I live at {text}.") for text in found] == [1, 1, 1, 1]
+    assert count_street_addresses("In 1984 Big Brother came. 7 Wonders exist.") == 0
+    assert not scan("12 Baker Street")
+
+
+def test_no_match_leaves_in_results_logs_or_errors(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "jane@example.com 4111 1111 1111 1111 999.1.1.1 2001:zz::1"
+    with caplog.at_level(logging.DEBUG):
+        found = scan(secret)
+    assert found == {"email": 1, "card": 1}
+    assert not {part for part in secret.split() if part in repr(found) + caplog.text}
+
+
+def test_presidio_is_asked_for_people_and_its_scores_are_used() -> None:
+    asked = []
+
+    def analyze(**arguments: object) -> list[SimpleNamespace]:
+        asked.append(arguments)
+        return [SimpleNamespace(score=score) for score in (0.2, 0.5, 0.9)]
+
+    finder = PresidioNames(SimpleNamespace(analyze=analyze), language="es")
+    assert finder.count_names("Ana y Luis") == 2
+    assert asked == [{"text": "Ana y Luis", "language": "es", "entities": ["PERSON"]}]
