@@ -26,6 +26,7 @@ from flywheel_core.artifacts import (
     model_digest,
     read_manifest,
 )
+from flywheel_core.erasure.users import commit_list, read_erasures
 from flywheel_core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
@@ -36,7 +37,7 @@ from flywheel_core.errors import (
 )
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
-from flywheel_core.stages import BASE, CLIMB, POOL, PRODUCTION, Stage
+from flywheel_core.stages import BASE, CLIMB, ERASURES, POOL, PRODUCTION, Stage
 from flywheel_core.store import Store
 
 BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
@@ -143,7 +144,8 @@ def _pin(
 
 
 def draft(recipe: Recipe, store: Store, run_id: str, *, policy_digest: str) -> PinnedPlan:
-    """The plan as it would be pinned now. Imports the base model, commits nothing else."""
+    """The plan as it would be pinned now. Takes the base model and the list of erased users into
+    the store, commits nothing else."""
     parent = production_parent(recipe, store)
     days = traffic_days(recipe, store, parent.ref.generation + 1)
     return _draft(recipe, store, run_id, policy_digest, parent, days, CLIMB)
@@ -182,10 +184,12 @@ def _draft(
         },
         **{f"day-{day}": ref for day, ref in pinned_days.items()},
     }
-    erasure_digest = erasures_digest(store, recipe.flywheel)
+    erasures = read_erasures(store, recipe.flywheel)
+    if erasures:
+        known[ERASURES] = commit_list(store, recipe.flywheel, erasures)
     stages: list[PlannedStage] = []
     for stage in wanted:
-        planned = _plan_stage(stage, recipe, store, known, days, generation, erasure_digest)
+        planned = _plan_stage(stage, recipe, store, known, days, generation, erasures.digest)
         known[stage.name] = planned.ref
         stages.append(planned)
     return PinnedPlan(
@@ -195,7 +199,7 @@ def _draft(
         recipe=recipe.model_dump(mode="json"),
         parent=parent,
         policy_digest=policy_digest,
-        erasure_digest=erasure_digest,
+        erasure_digest=erasures.digest,
         days=days,
         pinned_days=pinned_days,
         stages=tuple(stages),
@@ -289,8 +293,7 @@ def invalidate(store: Store, flywheel: str, key: str, *, by: str, reason: str) -
 
 def erasures_digest(store: Store, flywheel: str) -> str:
     """Digest of the list of erased users, part of every key."""
-    newest = Pointer(store, flywheel, "erasures").newest()
-    return digest_of(sorted(newest.value["user_ids"]) if newest else [])
+    return read_erasures(store, flywheel).digest
 
 
 def production_parent(recipe: Recipe, store: Store) -> Parent:
