@@ -61,7 +61,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        1,
+        2,
         ("traffic", ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

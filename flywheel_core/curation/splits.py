@@ -54,28 +54,35 @@ def assign(
     first_turn_share_min: float = 0.0,
     character_share_max: float = 1.0,
     rl_digest: str | None = None,
+    rl_older_share_max: float = 0.0,
 ) -> Assigned:
     """Assign rows of one surface, taken in `order`, until each split has its size.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
-    caps hold for what is taken, exactly; `rl` takes only turns served by `rl_digest`, if given.
+    caps hold for what is taken, exactly; `rl` takes turns served by `rl_digest`, if given, and
+    after them those of other models, as long as these are at most `rl_older_share_max` of it.
     """
     bounds = _bounds(sizes)
     placed: list[tuple[int, Split]] = []
     for index in order:
         place = hash_share("split:" + unit_of(rows[index]))
         split = next(split for split, upper in bounds if place < upper)
-        if split != "rl" or rl_digest is None or rows[index]["model_digest"] == rl_digest:
-            placed.append((index, split))
-    placed.sort(key=lambda pair: -SPLITS.index(pair[1]))  # where rows are few, the gate's go first
+        placed.append((index, split))
+    older = {
+        index
+        for index, split in placed
+        if split == "rl" and rl_digest is not None and rows[index]["model_digest"] != rl_digest
+    }
+    # Where rows are few, the gate's go first; and near-policy turns before others.
+    placed.sort(key=lambda pair: (-SPLITS.index(pair[1]), pair[0] in older))
     total = sum(sizes[split] for split in SPLITS)
     while True:
         caps = (
             math.floor(character_share_max * total + ROUNDING),
             math.floor((1 - first_turn_share_min) * total + ROUNDING),
         )
-        by_split = _take(rows, placed, sizes, *caps)
+        by_split = _take(rows, placed, sizes, *caps, _Older(older, rl_older_share_max))
         got = sum(len(taken) for taken in by_split.values())
         if got == total:
             break
@@ -84,28 +91,45 @@ def assign(
     return Assigned(by_split, " and ".join(sorted(units)), {s: sizes[s] for s in SPLITS})
 
 
+@dataclass(frozen=True)
+class _Older:
+    """RL candidates that another model served, and the share of the RL prompts they may be."""
+
+    indices: set[int]
+    share_max: float
+
+    def admits(self, index: int, num_taken: int, num_older: int) -> bool:
+        """Near-policy turns come first, so the share of what is taken now is the final one."""
+        if index not in self.indices:
+            return True
+        return num_older + 1 <= self.share_max * (num_taken + 1) + ROUNDING
+
+
 def _take(
     rows: Sequence[Mapping[str, Any]],
     placed: Sequence[tuple[int, Split]],
     sizes: Mapping[str, int],
     num_per_character: int,
     num_later_turns: int,
+    older: _Older,
 ) -> dict[Split, list[int]]:
     """Rows in order, up to each split's size and the two caps, counted over all splits."""
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     characters: Counter[str] = Counter()
-    later_turns = 0
+    later_turns = num_older = 0
     for index, split in placed:
         character, later = rows[index]["character_id"], rows[index]["depth"] > 0
         if (
             len(by_split[split]) >= sizes[split]
             or (character is not None and characters[character] >= num_per_character)
             or (later and later_turns >= num_later_turns)
+            or not older.admits(index, len(by_split[split]), num_older)
         ):
             continue
         by_split[split].append(index)
         characters[character] += 1
         later_turns += later
+        num_older += index in older.indices
     return by_split
 
 

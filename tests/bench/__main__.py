@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench import Row
 
-GROUPS = ("climb",)
+GROUPS = ("climb", "curation")
 OUTPUT = Path("bench.json")
 
 
