@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_core.errors import StackError
+from flywheel_core.errors import ConfigError, StackError
 from flywheel_core.stack import Stack, Supervisor
 from flywheel_core.stack.airflow_side import write_settings
 from flywheel_core.stack.processes import (
@@ -78,7 +78,7 @@ def test_a_readable_credentials_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "service_credentials.json"
     path.write_text(json.dumps({"username": "service", "password": "x"}))
     path.chmod(0o644)
-    with pytest.raises(StackError, match="chmod 600"):
+    with pytest.raises(ConfigError, match="chmod 600"):
         read_service_credentials(path)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flywheel_core.artifacts import ArtifactRef, folder_model_digest, read_manifest
-from flywheel_core.errors import ArtifactCorrupt, ArtifactMissing, SchemaTooNew, StoreError
+from flywheel_core.errors import ArtifactCorrupt, ArtifactMissing, SchemaTooNew, StoreRefused
 from flywheel_core.plan import load_plan, plan_path
 from flywheel_core.release.decision import DigestMismatch, GatesNotPassed
 from flywheel_core.release.gates import GATES
@@ -34,7 +34,7 @@ def a_model_file_removed(scene: Scene) -> None:
     _model(scene).unlink(missing_ok=True)
 
 
-@attack(StoreError, "through a link")
+@attack(StoreRefused, "through a link")
 def a_model_file_behind_a_link(scene: Scene) -> None:
     outside = Path(scene.store.root + "-outside")
     outside.write_text(json.dumps({"candidate_of": RUN}))
@@ -126,12 +126,12 @@ def a_manifest_of_a_later_version(scene: Scene) -> None:
     scene.edit_json(_manifest(scene.evaluate), lambda data: data.update(schema_version=99))
 
 
-@attack(StoreError, "is not allowed")
+@attack(StoreRefused, "is not allowed")
 def a_manifest_whose_attempt_leaves_the_store(scene: Scene) -> None:
     scene.edit_json(_manifest(scene.evaluate), lambda data: data.update(attempt="../../../x"))
 
 
-@attack(StoreError, "is not allowed")
+@attack(StoreRefused, "is not allowed")
 def a_manifest_whose_file_leaves_the_artifact(scene: Scene) -> None:
     def leave(data: dict[str, Any]) -> None:
         data["files"][0]["name"] = "../../../../etc/passwd"
