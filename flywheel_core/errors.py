@@ -10,9 +10,11 @@
     ├── ArtifactError
     │   ├── ArtifactMissing    no manifest: the stage has not finished
     │   ├── ArtifactCorrupt    bytes differ from the manifest's digest
+    │   ├── ArtifactRetired    its rows were removed: they held erased users
     │   └── SchemaTooNew       written by a newer flywheel than this one
     ├── PointerConflict        somebody else moved the pointer first
     ├── EngineError            a model cannot be loaded, served or scored
+    ├── MapFailed              a function over rows failed, or a shard of it is missing
     ├── TrainingError          a training run ended without a model
     │   └── TrainingLost   ↻   its ranks died without an error of their own
     ├── Superseded             another driver has taken over this key
@@ -83,6 +85,10 @@ class ArtifactCorrupt(ArtifactError):
     """The bytes differ from the digest in the manifest."""
 
 
+class ArtifactRetired(ArtifactError):
+    """Rows of erased users were in it, so its data was removed for good."""
+
+
 class SchemaTooNew(ArtifactError):
     """The record was written by a newer flywheel than this one."""
 
@@ -93,6 +99,10 @@ class PointerConflict(FlywheelError):
 
 class EngineError(FlywheelError):
     """A model cannot be loaded, served or scored."""
+
+
+class MapFailed(FlywheelError):
+    """A function over rows failed on a shard, or a shard's mark is missing."""
 
 
 class TrainingError(FlywheelError):

@@ -127,12 +127,17 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         ) from error
     if schema is None:
         return table
-    faults = [
-        f"{field.name}: expected {field.type}, found "
-        + (str(table.schema.field(field.name).type) if field.name in table.column_names else "none")
-        for field in schema
-        if field.name not in table.column_names or table.schema.field(field.name).type != field.type
-    ]
+    faults = missing_columns(table.schema, schema)
     if faults:
         raise InputDataError(f"{path}: not the expected table: {'; '.join(faults)}")
     return table.select(schema.names)
+
+
+def missing_columns(found: pa.Schema, expected: pa.Schema) -> list[str]:
+    """One phrase for each column of `expected` that is not there, or is of another type."""
+    return [
+        f"{field.name}: expected {field.type}, found "
+        + (str(found.field(field.name).type) if field.name in found.names else "none")
+        for field in expected
+        if field.name not in found.names or found.field(field.name).type != field.type
+    ]

@@ -62,3 +62,20 @@ class EngineConfig(BaseModel):
                 "a CPU engine has one shard"
             )
         return self
+
+
+class ExecutorConfig(BaseModel):
+    """Where and how wide functions over rows are mapped. *Execution*: part of no key.
+
+    `num_workers` shards of at least `shard_rows` rows are made at a time, each on one CPU, in
+    batches of `batch_rows`. `object_store_gib` caps Ray's object store where this process starts
+    Ray; on a cluster it is Ray Data's share of it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["in_process", "ray_data"] = "in_process"
+    num_workers: int = Field(default=2, ge=1)
+    shard_rows: int = Field(default=20_000, ge=1)
+    batch_rows: int = Field(default=1_000, ge=1)
+    object_store_gib: float = Field(default=1.0, gt=0)
