@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flywheel_core.deployment import Deployment
-from flywheel_core.errors import FlywheelError
+from flywheel_core.errors import ArtifactError, FlywheelError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -192,7 +192,7 @@ def invalidate(
     flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
 ) -> None:
     """Record that an artifact is bad; the next climb makes it, and what follows, anew."""
-    from flywheel_core.plan import invalidate as record_invalid
+    from flywheel_core.keys import invalidate as record_invalid
 
     with clear_errors():
         store = Deployment.from_environment().store()
@@ -200,6 +200,32 @@ def invalidate(
         console.print(
             f"{key} is invalid from record {record.number} on; the next climb makes it anew"
         )
+
+
+@app.command()
+def erase(
+    reason: ReasonOption,
+    by: ByOption,
+    user: Annotated[
+        list[str] | None,
+        typer.Option(help="A user id; may be repeated. It shows in the shell's history: --file."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="User ids, one a line.")] = None,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Erase users: from every later artifact, from the days there are, and list trained models."""
+    from flywheel_core.erasure.erase import erase_here, read_user_ids
+
+    with clear_errors():
+        user_ids = [*(user or ()), *(read_user_ids(file) if file else ())]
+        done = erase_here(Deployment.from_environment(), flywheel, user_ids, by=by, reason=reason)
+        emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
+        if done.unchecked:
+            raise ArtifactError(
+                f"{len(done.unchecked)} artifacts could not be checked for rows of erased users; "
+                "mend or delete them, then run this again"
+            )
 
 
 @app.command()

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,18 @@ from flywheel_core.artifacts import (
     is_done,
     read_manifest,
 )
+from flywheel_core.erasure.users import NOBODY, Erasures, may_be_kept, read_erasures
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.ingest.contract import BATCH_ROWS, BadRow, read_contract
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
-from flywheel_core.plan import stage_key
+from flywheel_core.keys import stage_key
 from flywheel_core.pointers import Pointer
 from flywheel_core.records import TRAFFIC
 from flywheel_core.store import Store
 
 STAGE, STAGE_VERSION, KIND = "traffic_day", 1, "traffic"
 FORMATS = ("contract", "topical-chat")
+ERASED = "user_id: on the list of erased users"
 Reader = Callable[[Path], Iterator[dict[str, Any] | BadRow]]
 
 
@@ -102,12 +104,18 @@ def ingest(
     read = _reader(file_format, day, HistoryLimits(max_history_turns, max_words))
     if not source.is_file():
         raise InputDataError(f"{source}: no such file; give a Parquet, JSONL or Topical-Chat file")
+    erasures = read_erasures(store, flywheel)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as open_days:
-        sorter = _Sorter(Path(scratch), open_days)
+        sorter = _Sorter(Path(scratch), open_days, erasures)
         sorter.take(read(source))
         open_days.close()
         if not sorter.days:
             raise InputDataError(_nothing_accepted(source, file_format, sorter))
+        if read_erasures(store, flywheel).digest != erasures.digest:
+            raise InputDataError(
+                f"{source}: users were erased while it was read, so nothing of it was committed; "
+                "run this again"
+            )
         source_digest = file_sha256(source)
         days = tuple(
             _commit_day(store, flywheel, one, source, source_digest, by)
@@ -211,10 +219,14 @@ class _Day:
 
 
 class _Sorter:
-    """Rows to their days. Bad rows lie with their day, or with the oldest where it is unknown."""
+    """Rows to their days. Bad rows lie with their day, or with the oldest where it is unknown.
 
-    def __init__(self, scratch: Path, open_days: ExitStack) -> None:
-        self.scratch, self.open_days = scratch, open_days
+    Rows of erased users are counted, and nothing of them is stored; once anybody is erased, that
+    goes for the text of a bad row which does not say whose it is, too.
+    """
+
+    def __init__(self, scratch: Path, open_days: ExitStack, erasures: Erasures = NOBODY) -> None:
+        self.scratch, self.open_days, self.erasures = scratch, open_days, erasures
         self.days: dict[str, _Day] = {}
         self.read = 0
         self.reasons: Counter[str] = Counter()
@@ -225,7 +237,10 @@ class _Sorter:
         for number, row in enumerate(rows, start=1):
             self.read = number
             if isinstance(row, BadRow):
-                self._reject(row)
+                kept = row.row if may_be_kept(row.row, self.erasures) else None
+                self._reject(replace(row, row=kept))
+            elif not may_be_kept(row, self.erasures):
+                self._reject(BadRow(f"row {number}", ERASED, None, row["day"]))
             elif self._is_new(row["row_id"]):
                 self._day(row["day"]).add(row)
             else:

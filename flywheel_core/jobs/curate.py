@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flywheel_core.curation.curate import curate
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import CurationSection, Section
@@ -17,7 +18,8 @@ class Config(Section):
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     """Writes `prompts.parquet` and `report.json`."""
-    rows = read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC).to_pylist()
+    table = read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC)
+    rows = without_erased(table, of_inputs(inputs)).to_pylist()
     curated = curate(
         rows,
         config.curation,
