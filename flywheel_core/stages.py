@@ -62,7 +62,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        2,
+        3,
         ("traffic", ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

@@ -18,6 +18,9 @@ from flywheel_core.engines.environment import OFFLINE
 from flywheel_core.engines.mapping import Begun, Failure, MapJob, MapResult, attempt_shard, begin
 
 GIB = 1 << 30
+LOST_TASK_RETRIES = 10
+"""How often a shard whose node or worker is lost is started again; not for ever, for it may itself
+be what kills them."""
 
 
 class RayDataExecutor:
@@ -64,8 +67,7 @@ class RayDataExecutor:
                 fn_kwargs={"begun": begun},
                 num_cpus=1,
                 concurrency=self.config.num_workers,
-                # A task is lost with its node, not through a fault of its own: start it again.
-                max_retries=-1,
+                max_retries=LOST_TASK_RETRIES,
             )
             yield from receipts.iter_rows()
 
@@ -97,6 +99,7 @@ def join_cluster(config: ExecutorConfig) -> None:
         ray.init(log_to_driver=False)
         return
     ray.init(
+        address="local",  # never another Ray that happens to run on this machine
         num_cpus=config.num_workers,
         object_store_memory=int(config.object_store_gib * GIB),
         include_dashboard=False,
