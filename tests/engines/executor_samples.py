@@ -26,8 +26,9 @@ def sort_by_parity(batch: pa.Table) -> Mapped:
 
 
 def slowly_on_a_node(batch: pa.Table, log: Path, timeout_s: float = 120) -> Mapped:
-    """Slow enough for a node to be lost on the way; no shard goes on before two nodes have begun
-    one. `log` holds which node began and ended which shard (100 rows, so its last batch has 10)."""
+    """No shard goes on before two nodes have begun one, and none on the node named in `dying`, so
+    that it is inside a shard when it is killed, however busy the machine. `log` holds which node
+    began and ended which shard (100 rows, so its last batch has 10)."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
@@ -38,6 +39,9 @@ def slowly_on_a_node(batch: pa.Table, log: Path, timeout_s: float = 120) -> Mapp
     while len(nodes_in(log)) < 2 and time.monotonic() < deadline_s:
         time.sleep(0.05)
     time.sleep(0.15)
+    dying = log.with_name("dying")
+    while dying.exists() and dying.read_text() == node:
+        time.sleep(0.05)
     if batch.num_rows == 10:
         (log / f"{shard}-{node}-ended").touch()
     return sort_by_parity(batch)

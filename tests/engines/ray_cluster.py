@@ -18,6 +18,7 @@ import psutil
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.ray_executor import RayDataExecutor, join_cluster
 from flywheel_core.errors import MapFailed
+from flywheel_core.folders import write_whole
 from tests.engines.executor_samples import (
     failing_at_250,
     killing_itself_once,
@@ -66,6 +67,7 @@ def lost_node(folder: Path) -> dict[str, Any]:
         while not killed.is_set():
             started = len(list(log.glob(f"*-{doomed.node_id}-started")))
             if 0 < len(list(log.glob(f"*-{doomed.node_id}-ended"))) < started:
+                write_whole(folder / "dying", doomed.node_id.encode())
                 cluster.remove_node(doomed, allow_graceful=False)
                 killed.set()
             time.sleep(0.02)
