@@ -48,7 +48,7 @@ class RayDataExecutor:
     def _receipts(self, begun: Begun) -> Iterator[dict[str, Any]]:
         """One record a shard, as they come: its number, and how it failed if it did."""
         import ray.data
-        from ray.data import DataContext
+        from ray.data import DataContext, TaskPoolStrategy
 
         context = DataContext.get_current().copy()
         context.execution_options.preserve_order = True
@@ -66,10 +66,14 @@ class RayDataExecutor:
                 _make_one,
                 fn_kwargs={"begun": begun},
                 num_cpus=1,
-                concurrency=self.config.num_workers,
-                max_retries=LOST_TASK_RETRIES,
+                compute=TaskPoolStrategy(size=self.config.num_workers),
+                ray_remote_args_fn=_task_arguments,
             )
             yield from receipts.iter_rows()
+
+
+def _task_arguments() -> dict[str, Any]:
+    return {"max_retries": LOST_TASK_RETRIES}
 
 
 def _make_one(row: dict[str, Any], begun: Begun) -> dict[str, Any]:
