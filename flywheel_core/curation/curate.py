@@ -8,6 +8,7 @@ from typing import Any
 from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Vectors, first_of_each, prune
 from flywheel_core.curation.filters import filter_rows, told
+from flywheel_core.curation.hashing import hash_share
 from flywheel_core.curation.near_duplicates import JACCARD_MIN, FindNear, near_duplicates
 from flywheel_core.curation.privacy import NameFinder
 from flywheel_core.curation.safety import (
@@ -22,7 +23,6 @@ from flywheel_core.curation.splits import (
     Sides,
     assign,
     count_overlaps,
-    hash_share,
     shared_between_sides,
 )
 from flywheel_core.engines.base import Embedder
