@@ -17,6 +17,7 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
+GUARD = "guard"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -29,8 +30,9 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from), `pool` (every other policy of the rejection-sampling pool) and `erasures` (the
-    list of erased users, once there is one; whatever reads rows of users takes it).
+    starts from), `pool` (every other policy of the rejection-sampling pool), `guard` (the safety
+    model of curation, where the recipe has one) and `erasures` (the list of erased users, once
+    there is one; whatever reads rows of users takes it).
     """
 
     name: str
@@ -63,7 +65,7 @@ CLIMB: tuple[Stage, ...] = (
     Stage(
         "curate",
         3,
-        ("traffic", ERASURES),
+        ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
@@ -85,7 +87,10 @@ CLIMB: tuple[Stage, ...] = (
         "rejection_sampling",
         1,
         ("curate", "reward_models", PRODUCTION, BASE, POOL),
-        _section("rejection_sampling"),
+        lambda recipe: {
+            **_section("rejection_sampling")(recipe),
+            "lint": list(recipe.curation.lint),
+        },
         "best of k from a pool of policies (Algorithm 1)",
     ),
     Stage(

@@ -9,8 +9,10 @@ from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Vectors, first_of_each, prune
 from flywheel_core.curation.filters import filter_rows, told
 from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.labels import labels_told
 from flywheel_core.curation.near_duplicates import JACCARD_MIN, FindNear, near_duplicates
 from flywheel_core.curation.privacy import NameFinder
+from flywheel_core.curation.relabel import relabelled_rows
 from flywheel_core.curation.safety import (
     ConversationClassifier,
     RuleSafetyClassifier,
@@ -25,6 +27,7 @@ from flywheel_core.curation.splits import (
     count_overlaps,
     shared_between_sides,
 )
+from flywheel_core.curation.strata import Measures
 from flywheel_core.engines.base import Embedder
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import PROMPTS, SURFACES, Reason, Split
@@ -48,16 +51,20 @@ def curate(
     classifier: SafetyClassifier | ConversationClassifier | None = None,
     names: NameFinder | None = None,
     source_key: str = "in memory",
+    measures: Measures | None = None,
 ) -> Curated:
     """Filter, diversify, balance and split logged turns (`pipeline` does it for files).
 
     RL prompts are near-policy (§3.5.2), where any row says which model served it. `source_key` is
     the artifact the rows came from.
     """
-    filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names)
+    timeout_s = config.safety.timeout_s if classifier else None
+    filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names, timeout_s)
+    rows, labels = relabelled_rows(rows, filtered.kept, config.row_rules)
     report: dict[str, Any] = {
         "rows": len(rows),
         **told(filtered.counts()),
+        "labels": labels_told(labels),
         "filtered": len(filtered.kept),
     }
     selected = select(
@@ -68,6 +75,7 @@ def curate(
         seed,
         production_digest=production_digest,
         find_near=partial(near_duplicates, rows),
+        measures=measures,
     )
     prompts = [
         prompt_row(rows[index], split, source_key, production_digest)
@@ -93,8 +101,10 @@ def select(
     *,
     production_digest: str,
     find_near: FindNear,
+    measures: Measures | None = None,
 ) -> Selected:
-    """Phases II and III and the splits, on the rows that passed Phase I."""
+    """Phases II and III and the splits, on the rows that passed Phase I. `measures` are of all
+    `rows`."""
     distinct = [passed[i] for i in first_of_each([rows[index] for index in passed])]
     report: dict[str, Any] = {"distinct": len(distinct), "surfaces": {}}
     assigned: list[Assigned] = []
@@ -103,7 +113,7 @@ def select(
         indices = [index for index in distinct if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(
-                rows, indices, config, embedder, seed, production_digest, sides
+                rows, indices, config, embedder, seed, production_digest, sides, measures
             )
             assigned.append(one)
             report["surfaces"][surface] = told
@@ -127,6 +137,7 @@ def _curate_surface(
     seed: int,
     production_digest: str,
     sides: Sides,
+    measures: Measures | None,
 ) -> tuple[Assigned, dict[str, Any]]:
     vectors = _embed([rows[index]["messages"][-1]["content"] for index in indices], embedder)
     diverse = [indices[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
@@ -138,6 +149,7 @@ def _curate_surface(
         tolerance=config.strata_tolerance,
         targets={str(name): shares for name, shares in config.strata_targets.items()},
         traffic=indices,
+        measures=measures,
         seed=seed,
     )
     order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))
