@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from flywheel_core.curation.columns import hash_shares
 from flywheel_core.curation.constraints import achieved_shares, balance
-from flywheel_core.curation.diversity import Pruned, first_of_each, prune, ranked
+from flywheel_core.curation.diversity import Pruned, first_of_each, prune
 from flywheel_core.curation.filters import filter_rows, told
+from flywheel_core.curation.hashing import hash_share
 from flywheel_core.curation.near_duplicates import (
     JACCARD_MIN,
     FindNear,
@@ -29,7 +31,6 @@ from flywheel_core.curation.splits import (
     Sides,
     assign,
     count_overlaps,
-    hash_share,
     shared_between_sides,
 )
 from flywheel_core.engines.base import Embedder
@@ -102,10 +103,11 @@ def select(
     find_near: FindNear,
 ) -> Selected:
     """Phases II and III and the splits, on the rows that passed Phase I."""
-    order = [passed[place] for place in ranked([rows[index]["row_id"] for index in passed], seed)]
+    ranks = _ranks(rows, passed, seed)
+    order = sorted(passed, key=ranks.__getitem__)
     distinct = sorted(order[place] for place in first_of_each([rows[index] for index in order]))
     groups = find_near(distinct)
-    gone = copies(rows, groups, {index: rank for rank, index in enumerate(order)})
+    gone = copies(rows, groups, ranks)
     unlike = [index for index in distinct if index not in gone]
     report: dict[str, Any] = {
         "distinct": len(distinct),
@@ -122,7 +124,7 @@ def select(
         indices = [index for index in unlike if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(
-                rows, indices, config, embedder, seed, production_digest, sides
+                rows, indices, ranks, config, embedder, seed, production_digest, sides
             )
             assigned.append(one)
             report["surfaces"][surface] = told
@@ -141,13 +143,14 @@ def select(
 def _curate_surface(
     rows: Sequence[Mapping[str, Any]],
     indices: list[int],
+    ranks: Mapping[int, float],
     config: CurationSection,
     embedder: Embedder,
     seed: int,
     production_digest: str,
     sides: Sides,
 ) -> tuple[Assigned, dict[str, Any]]:
-    pruned = _prune(rows, indices, config, embedder, seed)
+    pruned = _prune(rows, indices, ranks, config, embedder, seed)
     diverse = [indices[place] for place in pruned.kept]
     balanced = balance(
         rows,
@@ -185,9 +188,19 @@ def _curate_surface(
     }
 
 
+def _ranks(
+    rows: Sequence[Mapping[str, Any]], indices: Sequence[int], seed: int
+) -> dict[int, float]:
+    """By row index, the number by which duplicates and neighbours decide who stays: drawn from the
+    row's id, so it depends neither on the order of the rows nor on the other rows."""
+    shares = hash_shares(f"rank:{seed}:", rows, np.asarray(indices, dtype=np.int64))
+    return dict(zip(indices, shares.tolist(), strict=True))
+
+
 def _prune(
     rows: Sequence[Mapping[str, Any]],
     indices: Sequence[int],
+    ranks: Mapping[int, float],
     config: CurationSection,
     embedder: Embedder,
     seed: int,
@@ -198,7 +211,7 @@ def _prune(
     numbers = {wording: number for number, wording in enumerate(wordings)}
     return prune(
         embedder.embed(wordings),
-        [rows[index]["row_id"] for index in indices],
+        np.array([ranks[index] for index in indices]),
         config.keep_share,
         config.cluster_rows_max,
         seed,

@@ -1,13 +1,12 @@
 """Phase II: duplicates go, then prompts that lie close in embedding space (§2.2.1).
 
 Prompts are clustered; within a cluster a prompt's *nearness* is its largest cosine similarity to
-one of higher rank, and the nearest are pruned until the proportion *p* is left. This is SemDeDup
+one of lower rank, and the nearest are pruned until the proportion *p* is left. This is SemDeDup
 (Abbas et al. 2023), which prunes above a threshold, with the threshold that leaves exactly *p*.
-Where SemDeDup ranks by the distance to the cluster's centre, we rank by a hash of the row's name: a
-random choice that depends neither on the order of the input nor on the other rows.
+SemDeDup ranks by the distance to the cluster's centre; we take ranks that are given, at random by
+the rows' names, so that the result does not depend on the order of the input.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,11 @@ from flywheel_core.curation.clusters import (
 from flywheel_core.errors import InputDataError
 
 PIVOTS = 8
-"""Rows of highest rank in a cluster that is split: every row of it is compared with them, so that a
+"""Rows of lowest rank in a cluster that is split: every row of it is compared with them, so that a
 crowd does not keep one row for each part it is split into."""
 UNIT_TOLERANCE = 1e-3
 EQUAL = np.inf
-"""Nearness of a row whose turn is worded like that of one of higher rank: it goes first."""
+"""Nearness of a row whose turn is worded like that of one of lower rank: it goes first."""
 
 
 def prompt_text(row: Mapping[str, Any]) -> str:
@@ -50,13 +49,6 @@ def first_of_each(rows: Sequence[Mapping[str, Any]]) -> list[int]:
             seen.add(text)
             kept.append(index)
     return kept
-
-
-def ranked(keys: Sequence[str], seed: int) -> Members:
-    """Positions of the keys from the highest rank down: by a hash, so in no order that means
-    anything, and the same wherever the keys stand."""
-    hashes = [hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in keys]
-    return np.array(sorted(range(len(keys)), key=hashes.__getitem__), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -88,27 +80,27 @@ class Pruned:
 
 def prune(
     vectors: VectorRows,
-    keys: Sequence[str],
+    ranks: npt.NDArray[np.float64],
     keep_share: float,
     cluster_rows_max: int,
     seed: int,
     *,
     wording: Members | None = None,
 ) -> Pruned:
-    """Keep exactly round(keep_share · rows): those least near to one of higher rank.
+    """Keep exactly round(keep_share · rows): those least near to one of lower rank.
 
-    `keys` name the rows, each once; `wording` says which of the unit vectors [n, d] belongs to
-    each row (the i-th to the i-th where it is None), so rows that say the same share one.
+    `ranks` [rows] are all different. `wording` [rows] says which of the unit vectors [n, d] is a
+    row's (the i-th the i-th's where it is None), so rows that say the same share one.
     """
-    wording = np.arange(len(keys)) if wording is None else wording
+    wording = np.arange(len(ranks)) if wording is None else wording
     refuse_unusable(vectors)
-    order = ranked(keys, seed)
+    order = np.argsort(ranks, kind="stable")
     worded = wording[order]
     firsts = np.sort(np.unique(worded, return_index=True)[1])
-    nearness = np.full(len(keys), EQUAL)
+    nearness = np.full(len(ranks), EQUAL)
     work = Work()
-    wanted = round(keep_share * len(keys))
-    if wanted < len(keys):
+    wanted = round(keep_share * len(ranks))
+    if wanted < len(ranks):
         ordered = _Reordered(vectors, worded[firsts])
         nearness[firsts] = nearest_earlier(ordered, cluster_rows_max, seed, work)
     gone = np.argsort(nearness, kind="stable")[wanted:]

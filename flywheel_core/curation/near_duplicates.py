@@ -97,18 +97,18 @@ def group(sets: ShingleSets, indices: Sequence[int]) -> Groups:
 
 
 def copies(
-    rows: Sequence[Mapping[str, Any]], groups: Groups, rank: Mapping[int, int]
+    rows: Sequence[Mapping[str, Any]], groups: Groups, ranks: Mapping[int, float]
 ) -> frozenset[int]:
     """Row indices to leave out so that no near duplicates remain (Phase II).
 
-    Within a group, rows are taken by ascending `rank`; a row goes where it is a near duplicate of
+    Within a group, rows are taken by ascending rank; a row goes where it is a near duplicate of
     one that stayed. Two turns of one conversation share its history and are not copies of each
     other. Of more than `BUCKET_MAX` that stayed in a group, the first are compared with.
     """
     gone: set[int] = set()
     for members in groups.members.values():
         stayed: list[int] = []
-        for index in sorted(members, key=lambda one: rank[one]):
+        for index in sorted(members, key=ranks.__getitem__):
             if any(_is_copy(rows, groups, index, other) for other in stayed[:BUCKET_MAX]):
                 gone.add(index)
             else:

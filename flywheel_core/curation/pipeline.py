@@ -84,7 +84,7 @@ def curate_files(
             "traffic and the rules that rejected it"
         )
     workshop.progress(0, 3, "phases II and III")
-    rows = IndexRows(pa.concat_tables(pq.read_table(path) for path in filtered.files["index"]))
+    rows = IndexRows.of_files(filtered.files["index"])
     everything = range(len(rows))
     selected = select(
         rows,

@@ -10,7 +10,6 @@ several users, a near duplicate) is left out on the side that is filled later; e
 first.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_core.curation.diversity import prompt_text
+from flywheel_core.curation.hashing import hash_share
 from flywheel_core.curation.near_duplicates import NO_GROUPS, FindNear, Groups
 from flywheel_core.records import SPLITS, Split
 
@@ -85,12 +85,6 @@ def unit_of(row: Mapping[str, Any]) -> str:
     if row["user_id"] is None:
         return f"conversation:{row['conversation_id']}"
     return f"user:{row['user_id']}"
-
-
-def hash_share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def assign(

@@ -40,7 +40,7 @@ def ours(folder: Path, work: Path) -> dict[str, Any]:
     ready_s = time.monotonic()
     result = executor.run(phase_one_job(traffic, NOBODY, workshop), workshop.progress)
     filtered_s = time.monotonic()
-    kept = _balance(pa.concat_tables(pq.read_table(path) for path in result.files["index"]))
+    kept = _balance(IndexRows.of_files(result.files["index"]))
     return {
         "start_s": ready_s - started_s,
         "phase_one_s": filtered_s - ready_s,
@@ -58,7 +58,7 @@ def bare(folder: Path) -> dict[str, Any]:
         indices = list(workers.map(_bare_loop, [files[n::WORKERS] for n in range(WORKERS)]))
     filtered_s = time.monotonic()
     index = pa.concat_tables(indices)
-    kept = _balance(index)
+    kept = _balance(IndexRows.of_table(index))
     return {
         "phase_one_s": filtered_s - started_s,
         "phase_three_s": time.monotonic() - filtered_s,
@@ -85,8 +85,7 @@ def _bare_loop(files: list[Path]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _balance(index: pa.Table) -> int:
-    rows = IndexRows(index)
+def _balance(rows: IndexRows) -> int:
     return len(balance(rows, range(len(rows)), **CAPS).kept)
 
 
