@@ -74,14 +74,14 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "reward_models",
-        1,
+        2,
         ("annotate", "traffic", BASE),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),
     Stage(
         "rejection_sampling",
-        1,
+        2,
         ("curate", "reward_models", PRODUCTION, BASE, POOL),
         _section("rejection_sampling"),
         "best of k from a pool of policies (Algorithm 1)",
@@ -107,7 +107,10 @@ CLIMB: tuple[Stage, ...] = (
         "rl",
         1,
         ("dpo", "curate", "reward_models", PRODUCTION),
-        _section("rl", "evaluation"),
+        lambda recipe: {
+            **_section("rl", "evaluation")(recipe),
+            **(_section("study")(recipe) if recipe.study else {}),
+        },
         "herding: online RL (GRPO, Eq. 8), stopped at the win-rate target",
     ),
     Stage(

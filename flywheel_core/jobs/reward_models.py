@@ -2,13 +2,15 @@
 
 One pointwise model from the internal batch and one from the user batch, a pairwise one from the
 user batch, and the user-signal models. A surface without pairs has no model, and the gates will
-say that its evidence is missing.
+say that its evidence is missing. Every signal model is reported on with its calibration and the
+four biases of §3.5.5, because they are why signals rank rejection samples and never guide RL.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,14 +18,16 @@ import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import is_held_out
 from flywheel_core.errors import InputDataError
-from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score
+from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score_or_nan
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
 from flywheel_core.recipe import RewardModelsSection, Section
 from flywheel_core.records import PAIRS, TRAFFIC, read_table
+from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
 from flywheel_core.training.config import RewardModelConfig
 from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 
+SIGNALS_FILE = "signals.json"
 MIN_PAIRS = 50
 MIN_SIGNAL_ROWS = 200
 NUM_STANDARD_ROWS = 600
@@ -53,10 +57,20 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     for spec in specs:
         publish(result.model_dirs[spec.name], context.output / spec.name)
     _write_standards([spec.name for spec in specs], inputs["traffic"], context)
+    signals = _report_signals(specs, context)
     return StageOutput(
         "reward_models",
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
-        {"models": result.reports},
+        {
+            "models": result.reports,
+            "signals": {
+                name: {key: report[key] for key in ("auc", "ece", "base_rate", "summary")}
+                for name, report in signals.items()
+            },
+            "signals_without_model": [
+                signal for signal in section.signals if PREFIX + signal not in signals
+            ],
+        },
     )
 
 
@@ -89,7 +103,7 @@ def _signal_specs(section: RewardModelsSection, traffic: Path, work: Path) -> li
             step = max(1, known.num_rows // section.signal_rows_max)
             known = known.take(list(range(0, known.num_rows, step)))
             known = known.append_column("label", known.column(signal).cast(pa.float32()))
-            specs.append(_spec(f"signal_{signal}", section.signal, known, work))
+            specs.append(_spec(PREFIX + signal, section.signal, known, work))
     return specs
 
 
@@ -104,6 +118,36 @@ def _spec(name: str, config: RewardModelConfig, table: pa.Table, work: Path) -> 
     )
 
 
+def _report_signals(
+    specs: Sequence[RewardModelSpec], context: StageContext
+) -> dict[str, dict[str, Any]]:
+    """Writes `signals.json`: calibration and biases of each signal model on held-out turns."""
+    judges = [
+        POINTWISE[surface]
+        for surface in ("user", "internal")  # the users' own model first
+        if (context.output / POINTWISE[surface]).is_dir()
+    ]
+    reports = {}
+    for spec in specs:
+        if not spec.name.startswith(PREFIX):
+            continue
+        rows = read_table(spec.held_out_path).to_pylist()
+        messages, responses = [row["messages"] for row in rows], [row["response"] for row in rows]
+        scores = {
+            name: score_or_nan(context.engines, context.output / name, messages, responses)
+            for name in (spec.name, judges[0])
+        }
+        reports[spec.name] = report_signal(
+            spec.name.removeprefix(PREFIX),
+            rows,
+            scores[spec.name],
+            base_rates(read_table(spec.train_path).to_pylist()),
+            quality=scores[judges[0]],
+        )
+    (context.output / SIGNALS_FILE).write_text(json.dumps(reports, indent=1, sort_keys=True))
+    return reports
+
+
 def _write_standards(names: list[str], traffic: Path, context: StageContext) -> None:
     """Each pointwise and signal model's mean and SD on what production said in traffic."""
     rows = read_table(traffic / "traffic.parquet", TRAFFIC).to_pylist()
@@ -113,7 +157,9 @@ def _write_standards(names: list[str], traffic: Path, context: StageContext) -> 
     responses = [row["response"] for row in sample]
     standards = {
         name: asdict(
-            Standard.of(score(context.engines, context.output / name, messages, responses))
+            Standard.of_finite(
+                score_or_nan(context.engines, context.output / name, messages, responses)
+            )
         )
         for name in sorted(names)
         if not name.startswith("pairwise_")
