@@ -22,6 +22,7 @@ from flywheel_core.artifacts import (
     is_done,
     read_manifest,
 )
+from flywheel_core.batches import earlier_batches
 from flywheel_core.days import newest_days, world_week
 from flywheel_core.erasure.users import Erasures, commit_list, list_ref, read_erasures
 from flywheel_core.errors import (
@@ -309,6 +310,7 @@ def _plan(wanted: _Draft) -> PinnedPlan:
             for name, path in sorted(recipe.model.pool.items())
         },
         **{f"day-{day}": ref for day, ref in wanted.pinned_days.items()},
+        **earlier_batches(store, recipe.flywheel, wanted.parent.pointer_number),
     }
     erasures = read_erasures(store, recipe.flywheel)
     if erasures:

@@ -139,6 +139,11 @@ class RewardModelsSection(Section):
 
     `signals` are rows of Table 2; the paper tried all and kept the default two. A signal model
     takes at most `signal_rows_max` logged turns, evenly spread over the week.
+
+    Preference models learn from every batch so far (§3.4), or from this one and the newest
+    `earlier_batches_max` before it. `reviews` is §3.4.1's choice of training labels: the share of
+    `all` votes, one `single` vote a pair, or only `unanimous` pairs. Evaluation is always on
+    pairs on which three annotators agree.
     """
 
     preference: RewardModelConfig
@@ -146,6 +151,8 @@ class RewardModelsSection(Section):
     signal: RewardModelConfig
     signals: tuple[Signal, ...] = RANKING_SIGNALS
     signal_rows_max: int = Field(100_000, ge=1)
+    earlier_batches_max: int | None = Field(None, ge=0)
+    reviews: Literal["all", "single", "unanimous"] = "all"
 
 
 class RejectionSection(Section):

@@ -17,6 +17,8 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
+BATCH = "batch"
+PRIOR = "prior"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -29,8 +31,9 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from), `pool` (every other policy of the rejection-sampling pool) and `erasures` (the
-    list of erased users, once there is one; whatever reads rows of users takes it).
+    starts from), `pool` (every other policy of the rejection-sampling pool), `batch` (the pairs of
+    each generation before), `prior` (the reward models in force) and `erasures` (the list of erased
+    users, once there is one; whatever reads rows of users takes it).
     """
 
     name: str
@@ -77,7 +80,7 @@ CLIMB: tuple[Stage, ...] = (
     Stage(
         "reward_models",
         2,
-        ("annotate", "traffic", BASE, ERASURES),
+        ("annotate", "traffic", BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),

@@ -137,10 +137,21 @@ def score_pairs(
     second: Sequence[str],
 ) -> Scores:
     """How much a pairwise model prefers `first`, both orders averaged: antisymmetric [n]."""
+    return _require_finite(model, score_pairs_or_nan(engines, model, prompts, first, second))
+
+
+def score_pairs_or_nan(
+    engines: DurableEngines,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> Scores:
+    """`score_pairs`, with NaN where either order has no score."""
     forward = list(zip(prompts, first, second, strict=True))
     backward = list(zip(prompts, second, first, strict=True))
     scored = engines.scorer().score(model, forward + backward, progress=engines.progress)
-    scores = _require_finite(model, np.asarray(scored, dtype=np.float64))
+    scores = np.asarray(scored, dtype=np.float64)
     count = len(forward)
     difference: Scores = (scores[:count] - scores[count:]) / 2
     return difference

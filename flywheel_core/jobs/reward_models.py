@@ -1,9 +1,11 @@
 """Pre-herding (§2.3): every reward model of the climb, in one launch.
 
-One pointwise model from the internal batch and one from the user batch, a pairwise one from the
-user batch, and the user-signal models. A surface without pairs has no model, and the gates will
-say that its evidence is missing. Every signal model is reported on with its calibration and the
-four biases of §3.5.5, because they are why signals rank rejection samples and never guide RL.
+One pointwise model from internal batches and one from user batches, a pairwise one from user
+batches, and the user-signal models. Preference models start from the base every time and learn
+from all batches so far, as §3.4's do; the ledger says what each has gained and lost. A surface
+without pairs has no model, and the gates will say that its evidence is missing. Every signal model
+is reported on with its calibration and the four biases of §3.5.5, because they are why signals
+rank rejection samples and never guide RL.
 """
 
 import json
@@ -17,18 +19,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import is_held_out
-from flywheel_core.erasure.users import Erasures, of_inputs, without_erased
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score_or_nan
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
+from flywheel_core.jobs.preference_batches import Batch, read_batches
+from flywheel_core.jobs.reward_ledger import write_ledger
 from flywheel_core.recipe import RewardModelsSection, Section
-from flywheel_core.records import PAIRS, TRAFFIC, read_table
+from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
+from flywheel_core.rewards.ledger import summary
 from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
 from flywheel_core.training.config import RewardModelConfig
 from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 
 SIGNALS_FILE = "signals.json"
+PAIRWISE = "pairwise_user"
 MIN_PAIRS = 50
 MIN_SIGNAL_ROWS = 200
 NUM_STANDARD_ROWS = 600
@@ -40,11 +46,16 @@ class Config(Section):
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes a folder for each model, and `standards.json` with its scores on traffic."""
+    """Writes a folder for each model, `standards.json` with its scores on traffic, `signals.json`
+    and the ledger."""
     section = config.reward_models
     erasures = of_inputs(inputs)
     traffic = without_erased(read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC), erasures)
-    specs = _preference_specs(section, inputs["annotate"], context.work, erasures)
+    batches = {
+        surface: read_batches(inputs, context.plan.generation, surface, erasures)
+        for surface in SURFACES
+    }
+    specs = _preference_specs(section, batches, context.work)
     specs += _signal_specs(section, traffic, context.work)
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
@@ -61,11 +72,18 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         publish(result.model_dirs[spec.name], context.output / spec.name)
     _write_standards([spec.name for spec in specs], traffic, context)
     signals = _report_signals(specs, context)
+    surface_of = {**{name: surface for surface, name in POINTWISE.items()}, PAIRWISE: "user"}
+    ledger = write_ledger(
+        {spec.name: batches[surface_of[spec.name]] for spec in specs if spec.name in surface_of},
+        inputs,
+        context,
+    )
     return StageOutput(
         "reward_models",
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
         {
             "models": result.reports,
+            "ledger": summary(ledger),
             "signals": {
                 name: {key: report[key] for key in ("auc", "ece", "base_rate", "summary")}
                 for name, report in signals.items()
@@ -78,17 +96,23 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
 
 
 def _preference_specs(
-    section: RewardModelsSection, annotated: Path, work: Path, erasures: Erasures
+    section: RewardModelsSection, batches: Mapping[Surface, Sequence[Batch]], work: Path
 ) -> list[RewardModelSpec]:
     specs = []
     for surface, name in POINTWISE.items():
-        table = without_erased(read_table(annotated / f"pairs_{surface}.parquet", PAIRS), erasures)
+        table = _training_table(section, batches[surface])
         if table.num_rows >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
-    user = without_erased(read_table(annotated / "pairs_user.parquet", PAIRS), erasures)
-    if user.num_rows >= MIN_PAIRS:
-        specs.append(_spec("pairwise_user", section.pairwise, user, work))
+            if surface == "user":
+                specs.append(_spec(PAIRWISE, section.pairwise, table, work))
     return specs
+
+
+def _training_table(section: RewardModelsSection, batches: Sequence[Batch]) -> pa.Table:
+    """This generation's pairs, and those of the earlier ones that the recipe takes."""
+    most = section.earlier_batches_max
+    taken = batches if most is None else batches[-(most + 1) :]
+    return pa.concat_tables([batch.training(section.reviews) for batch in taken])
 
 
 def _signal_specs(
