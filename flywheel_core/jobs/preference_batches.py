@@ -56,8 +56,8 @@ class Batch:
 
     def num_without_consensus(self) -> int:
         """Held-out pairs that the rule sets aside."""
-        agreed = sum(map(len, self.consensus().values()))
-        return self.table.column("held_out").to_pylist().count(True) - agreed
+        held_out: list[bool] = self.table.column("held_out").to_pylist()
+        return sum(held_out) - sum(map(len, self.consensus().values()))
 
 
 def read_batches(
