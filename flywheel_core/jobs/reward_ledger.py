@@ -12,6 +12,7 @@ from flywheel_core.jobs.base import StageContext
 from flywheel_core.jobs.preference_batches import Batch
 from flywheel_core.report.ledger_chart import render_ledger
 from flywheel_core.rewards.ledger import (
+    LEDGER_FILE,
     Family,
     Floats,
     Ledger,
@@ -22,7 +23,6 @@ from flywheel_core.rewards.ledger import (
 )
 from flywheel_core.stages import PRIOR
 
-LEDGER_FILE = "ledger.json"
 PICTURE_FILE = "ledger.svg"
 
 

@@ -6,8 +6,10 @@ here, drawing in `templates/ledger.svg.jinja`; coordinates are SVG user units, y
 
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from flywheel_core.evaluation.statistics import Interval, wilson_interval
-from flywheel_core.report.render import environment
+from flywheel_core.report.environment import environment
 from flywheel_core.rewards.ledger import Cell, Family, Ledger
 
 LABEL_WIDTH, CELL_WIDTH, CELL_HEIGHT, GAP, MARGIN = 92.0, 86.0, 44.0, 40.0, 20.0
@@ -63,9 +65,10 @@ class LedgerChart:
     generation: int
 
 
-def render_ledger(ledger: Ledger) -> str:
-    """The picture as one SVG document, without a script or a request."""
-    return environment().get_template("ledger.svg.jinja").render(chart=ledger_chart(ledger))
+def render_ledger(ledger: Ledger, *, standalone: bool = True) -> Markup:
+    """The picture as SVG, without a script or a request: a document, or a part of a page."""
+    template = environment().get_template("ledger.svg.jinja")
+    return Markup(template.render(chart=ledger_chart(ledger), standalone=standalone))
 
 
 def ledger_chart(ledger: Ledger) -> LedgerChart:

@@ -24,6 +24,7 @@ from flywheel_core.evaluation.statistics import Interval, paired_difference, wil
 Floats = npt.NDArray[np.float64]
 Change = Literal["regressed", "unsure", "held", "gained", "too few pairs"]
 
+LEDGER_FILE = "ledger.json"
 SCHEMA_VERSION: Literal[1] = 1
 REVIEWS_MIN = 3
 PAIRS_MIN = 20
