@@ -39,13 +39,16 @@ class ModelSection(Section):
     """The policy, and what stands beside it in the rejection-sampling pool (§2.4.1).
 
     `base` is a checkpoint folder, or `builtin:tiny` for the one that ships. SFT starts from it
-    every time (§2.4.2) unless `sft_starts_from` says otherwise. `shape` repeats the sizes of its
-    `config.json`, so that `flywheel plan` can do its sums where the checkpoint is not at hand.
+    every time (§2.4.2) unless `sft_starts_from` says otherwise. Signal models start from
+    `signal_base` (the paper's are mostly of 8B), or from `base` where there is none. `shape`
+    repeats the sizes of its `config.json`, so that `flywheel plan` can do its sums where the
+    checkpoint is not at hand.
     """
 
     base: str
     shape: LlamaShape | None = None
     pool: dict[Name, str] = {}
+    signal_base: str | None = None
     sft_starts_from: Literal["base", "production"] = "base"
 
 

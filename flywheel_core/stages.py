@@ -17,6 +17,7 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
+SIGNAL_BASE = "signal_base"
 BATCH = "batch"
 PRIOR = "prior"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
@@ -31,9 +32,10 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from), `pool` (every other policy of the rejection-sampling pool), `batch` (the pairs of
-    each generation before), `prior` (the reward models in force) and `erasures` (the list of erased
-    users, once there is one; whatever reads rows of users takes it).
+    starts from), `pool` (every other policy of the rejection-sampling pool), `signal_base` (the
+    smaller one that signal models start from, if any), `batch` (the pairs of each generation
+    before), `prior` (the reward models in force) and `erasures` (the list of erased users, once
+    there is one; whatever reads rows of users takes it).
     """
 
     name: str
@@ -80,7 +82,7 @@ CLIMB: tuple[Stage, ...] = (
     Stage(
         "reward_models",
         2,
-        ("annotate", "traffic", BASE, BATCH, PRIOR, ERASURES),
+        ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),

@@ -10,7 +10,7 @@ rank rejection samples and never guide RL.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
 from flywheel_core.rewards.ledger import summary
 from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
+from flywheel_core.stages import SIGNAL_BASE
 from flywheel_core.training.config import RewardModelConfig
 from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 
@@ -56,7 +57,10 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         for surface in SURFACES
     }
     specs = _preference_specs(section, batches, context.work)
-    specs += _signal_specs(section, traffic, context.work)
+    start = inputs[SIGNAL_BASE] / "model" if SIGNAL_BASE in inputs else None
+    specs += [
+        replace(spec, model_dir=start) for spec in _signal_specs(section, traffic, context.work)
+    ]
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
             f"no surface has {MIN_PAIRS} annotated pairs, so no preference model can be trained; "
