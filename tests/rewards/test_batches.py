@@ -151,6 +151,18 @@ def test_a_batch_of_an_older_flywheel_is_read_and_a_foreign_file_is_not(tmp_path
         read_batches({"annotate": foreign}, 1, "user", NOBODY)
 
 
+@pytest.mark.parametrize(("most", "taken"), [(None, [1, 2, 3]), (1, [2, 3]), (0, [3])])
+def test_a_recipe_may_bound_how_many_batches_train(most: int | None, taken: list[int]) -> None:
+    from flywheel_core.jobs.reward_models import _training_table
+
+    data: dict[str, Any] = yaml.safe_load((RECIPE_FOLDER / "tiny_cpu.yaml").read_text())
+    data["reward_models"]["earlier_batches_max"] = most
+    section = parse_recipe(data, "test").reward_models
+    batches = [Batch(number, table_of(pair(number, [1, 1, 1]))) for number in (1, 2, 3)]
+    found = _training_table(section, batches).column("prompt_id").to_pylist()
+    assert found == [f"p{number}" for number in taken]
+
+
 def test_both_models_are_scored_on_the_same_pairs(tmp_path: Path) -> None:
     """The model in force prefers short answers, the new one long ones; a pair that one of them
     cannot score counts for neither."""

@@ -4,13 +4,14 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from flywheel_core.engines.config import SamplingConfig
 from flywheel_core.errors import ConfigError, InputDataError
-from flywheel_core.recipe import RejectionSection, Signal
+from flywheel_core.recipe import RECIPE_FOLDER, RejectionSection, Signal, parse_recipe
 from flywheel_core.records import SIGNALS
 from flywheel_core.sampling.rejection import (
     Standard,
@@ -126,6 +127,18 @@ def test_a_recipe_weighs_the_papers_two_signals_unless_told() -> None:
     assert told.weight_of("signal_thumb_up") == 0.0
     assert told.weight_of("pointwise_user") == 1.0
     assert get_args(Signal) == SIGNALS
+
+
+def test_a_weight_for_a_signal_that_is_not_trained_is_refused() -> None:
+    data = yaml.safe_load((RECIPE_FOLDER / "tiny_cpu.yaml").read_text())
+    data["rejection_sampling"]["signal_weights"] = {"love": 0.1}
+    with pytest.raises(ConfigError, match=r"signal_weights names love, but .* trains continue_10"):
+        parse_recipe(data, "test")
+    data["reward_models"]["signals"] = ["love"]
+    assert parse_recipe(data, "test").rejection_sampling.weight_of("signal_love") == 0.1
+    data["rejection_sampling"]["signal_weights"] = {"kudos": 0.1}
+    with pytest.raises(ConfigError, match="kudos"):
+        parse_recipe(data, "test")
 
 
 def test_routing_gives_production_its_share_and_repeats() -> None:
