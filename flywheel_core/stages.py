@@ -67,7 +67,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "annotate",
-        1,
+        2,
         ("curate", "traffic", PRODUCTION, BASE, POOL),
         _section("annotation"),
         "pairs of responses, judged by annotators",
