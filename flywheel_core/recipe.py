@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flywheel_core.engines.config import EngineConfig, SamplingConfig
+from flywheel_core.engines.config import EngineConfig, ExecutorConfig, SamplingConfig
 from flywheel_core.errors import ConfigError
 from flywheel_core.sizing import LlamaShape
 from flywheel_core.training.config import DpoConfig, LaunchConfig, RewardModelConfig, SftConfig
@@ -77,6 +77,9 @@ class CurationSection(Section):
 
     Each stratum of Table 1 (locale, language, jtbd, depth) keeps its share of the traffic, or the
     share `strata_targets` gives it (stratum → value → share), within `strata_tolerance` (ours).
+
+    RL prompts are near-policy: turns that the production model served (§3.5.2). Where there are too
+    few, turns of older models fill up to `rl_older_share_max` of them; the default admits none.
     """
 
     keep_share: Share = 0.9
@@ -84,6 +87,7 @@ class CurationSection(Section):
     num_clusters: int = Field(32, ge=1)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
+    rl_older_share_max: Share = 0.0
     strata_tolerance: Share = 0.02
     strata_targets: dict[Stratum, dict[str, Share]] = {}
     prompts_per_surface: dict[str, int]
@@ -278,6 +282,7 @@ class ExecutionSection(Section):
 
     launch: LaunchConfig
     engine: EngineConfig
+    executor: ExecutorConfig = ExecutorConfig()
     resources: dict[str, StageResources] = {}
     default_resources: StageResources = StageResources()
     env: dict[str, str] = {}

@@ -14,7 +14,10 @@ from flywheel_core.annotation.questions import QuestionSet, Workflow
 from flywheel_core.annotation.reviews import Review
 from flywheel_core.annotation.sources import AnnotationSource, ChatPartner
 from flywheel_core.annotation.tasks import AnnotationTask, make_tasks
+from flywheel_core.artifacts import digest_of
 from flywheel_core.records import Message
+
+CHAT_ID_HEX_DIGITS = 12
 
 Replies = Callable[[Sequence[list[Message]], int], tuple[list[tuple[str, str]], list[str]]]
 """Two replies to each conversation, and the alternative's policy, given conversations and turn."""
@@ -75,13 +78,14 @@ def goes_on_with(task: AnnotationTask, by_task: Mapping[str, Review]) -> str:
 def _context(
     row: Mapping[str, Any], chat: Sequence[Message], workflow: Workflow, turn: int
 ) -> dict[str, Any]:
-    """The turn's record fields. It belongs to the row's conversation, so that it is held out with
-    it; the annotator is no user, and what kind of job a turn is nobody has said."""
+    """The turn's record fields. Only the character is the row's: the chat is a conversation of its
+    own, held out as a whole; its annotator is no user, and nobody has said what job a turn is."""
+    chat_id = f"{workflow}-{digest_of(row['prompt_id'])[:CHAT_ID_HEX_DIGITS]}"
     return {
-        "prompt_id": f"{row['prompt_id']}-{workflow}-{turn}",
+        "prompt_id": f"{chat_id}-{turn}",
         "messages": list(chat),
         "surface": "internal",
-        "conversation_id": row["conversation_id"],
+        "conversation_id": chat_id,
         "turn_index": turn,
         "user_id": None,
         "character_id": row["character_id"],

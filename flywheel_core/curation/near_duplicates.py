@@ -10,7 +10,7 @@ below `WORDS_MIN` words only equal prompts are duplicates.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -24,6 +24,10 @@ SIGNATURE_SEED = 1
 Shingles: TypeAlias = frozenset[str]
 Neighbours: TypeAlias = Mapping[int, frozenset[int]]
 """By row index, the rows it is a near duplicate of; symmetrical."""
+FindNear: TypeAlias = Callable[[Sequence[int]], Neighbours]
+"""The near duplicates among the rows of these indices."""
+Rows: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[int, Mapping[str, Any]]
+"""Rows by index; a mapping where only some of them are at hand."""
 
 
 def shingles(row: Mapping[str, Any]) -> Shingles:
@@ -41,7 +45,7 @@ def jaccard(first: Shingles, second: Shingles) -> float:
     return len(first & second) / max(1, len(first | second))
 
 
-def near_duplicates(rows: Sequence[Mapping[str, Any]], indices: Sequence[int]) -> Neighbours:
+def near_duplicates(rows: Rows, indices: Sequence[int]) -> Neighbours:
     """The near duplicates among the rows `indices`."""
     sets = {index: shingles(rows[index]) for index in indices}
     by_set: dict[Shingles, list[int]] = defaultdict(list)

@@ -10,7 +10,6 @@ several users, a near duplicate) is left out on the side that is filled later; e
 first.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_core.curation.diversity import prompt_text
-from flywheel_core.curation.near_duplicates import Neighbours, near_duplicates
+from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import FindNear, Neighbours
 from flywheel_core.records import SPLITS, Split
 
 TRAINING_SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl")
@@ -82,12 +82,6 @@ def unit_of(row: Mapping[str, Any]) -> str:
     return f"user:{row['user_id']}"
 
 
-def hash_share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
 def assign(
     rows: Sequence[Mapping[str, Any]],
     order: Sequence[int],
@@ -97,12 +91,14 @@ def assign(
     character_share_max: float = 1.0,
     rl_digest: str | None = None,
     sides: Sides | None = None,
+    rl_older_share_max: float = 0.0,
 ) -> Assigned:
     """Assign rows of one surface, taken in `order`, until each split has its size.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
-    caps hold for what is taken, exactly; `rl` takes only turns served by `rl_digest`, if given.
+    caps hold for what is taken, exactly; `rl` takes turns served by `rl_digest`, if given, and
+    after them those of other models, as long as these are at most `rl_older_share_max` of it.
     `sides` holds what other surfaces took before, and is told what this one takes.
     """
     sides = sides or Sides(rows, {})
@@ -111,16 +107,22 @@ def assign(
     for index in order:
         place = hash_share("split:" + unit_of(rows[index]))
         split = next(split for split, upper in bounds if place < upper)
-        if split != "rl" or rl_digest is None or rows[index]["model_digest"] == rl_digest:
-            placed.append((index, split))
-    placed.sort(key=lambda pair: -SPLITS.index(pair[1]))  # where rows are few, the gate's go first
+        placed.append((index, split))
+    older = {
+        index
+        for index, split in placed
+        if split == "rl" and rl_digest is not None and rows[index]["model_digest"] != rl_digest
+    }
+    # Where rows are few, the gate's go first; and near-policy turns before others.
+    placed.sort(key=lambda pair: (-SPLITS.index(pair[1]), pair[0] in older))
     total = sum(sizes[split] for split in SPLITS)
     while True:
         caps = (
             math.floor(character_share_max * total + ROUNDING),
             math.floor((1 - first_turn_share_min) * total + ROUNDING),
         )
-        by_split, left_out = _take(rows, placed, sizes, *caps, sides.copy())
+        older_turns = _Older(older, rl_older_share_max)
+        by_split, left_out = _take(rows, placed, sizes, *caps, older_turns, sides.copy())
         got = sum(len(taken) for taken in by_split.values())
         if got == total:
             break
@@ -133,12 +135,27 @@ def assign(
     return Assigned(by_split, " and ".join(sorted(units)), asked, left_out)
 
 
+@dataclass(frozen=True)
+class _Older:
+    """RL candidates that another model served, and the share of the RL prompts they may be."""
+
+    indices: set[int]
+    share_max: float
+
+    def admits(self, index: int, num_taken: int, num_older: int) -> bool:
+        """Near-policy turns come first, so the share of what is taken now is the final one."""
+        if index not in self.indices:
+            return True
+        return num_older + 1 <= self.share_max * (num_taken + 1) + ROUNDING
+
+
 def _take(
     rows: Sequence[Mapping[str, Any]],
     placed: Sequence[tuple[int, Split]],
     sizes: Mapping[str, int],
     num_per_character: int,
     num_later_turns: int,
+    older: _Older,
     sides: Sides,
 ) -> tuple[dict[Split, list[int]], Counter[str]]:
     """Rows in order, up to each split's size and the two caps, counted over all splits; and how
@@ -146,13 +163,14 @@ def _take(
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     characters: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    later_turns = 0
+    later_turns = num_older = 0
     for index, split in placed:
         character, later = rows[index]["character_id"], rows[index]["depth"] > 0
         if (
             len(by_split[split]) >= sizes[split]
             or (character is not None and characters[character] >= num_per_character)
             or (later and later_turns >= num_later_turns)
+            or not older.admits(index, len(by_split[split]), num_older)
         ):
             continue
         tie = sides.tie(index, split)
@@ -163,6 +181,7 @@ def _take(
         by_split[split].append(index)
         characters[character] += 1
         later_turns += later
+        num_older += index in older.indices
     return by_split, left_out
 
 
@@ -194,7 +213,7 @@ def count_overlaps(
 
 
 def shared_between_sides(
-    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]
+    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned], find_near: FindNear
 ) -> dict[str, dict[str, int]]:
     """The proof: how many users, conversations, prompts and near duplicates training shares with
     evaluation, and the evaluation splits with each other. Counted anew from the finished splits."""
@@ -204,7 +223,7 @@ def shared_between_sides(
         for split, indices in one.by_split.items()
         for index in indices
     }
-    neighbours = near_duplicates(rows, sorted(side_by_index))
+    neighbours = find_near(sorted(side_by_index))
     labels: dict[str, dict[Any, set[str]]] = {name: {} for name in SHARED}
     for index, side in side_by_index.items():
         row = rows[index]

@@ -22,6 +22,7 @@ from flywheel_core.annotation.targeting import (
     failing_rows,
     failure_weights,
 )
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.evaluation.judging import judge_named
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.jobs.answers import Prompts, answer, read_prompts
@@ -59,7 +60,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     """Writes `pairs_internal.parquet`, `pairs_user.parquet`, DPO's `patch.parquet`, and the labels
     they rest on: `reviews.parquet` and `rewrites.parquet`."""
     section = config.annotation
-    prompts = read_prompts(inputs["curate"], "annotate")
+    prompts = read_prompts(inputs["curate"], "annotate", of_inputs(inputs))
     targeted: dict[str, int] = {}
     if section.source == "signals":
         drafts = _rated_pairs(section, prompts, inputs, context)
@@ -220,9 +221,10 @@ def _rated_pairs(
     context: StageContext,
 ) -> list[PairDraft]:
     """A logged turn that its reader rated up, against production's answer to the same prompt."""
+    logged = read_table(inputs["traffic"] / "traffic.parquet")
     liked = {
         (row["conversation_id"], row["turn_index"])
-        for row in read_table(inputs["traffic"] / "traffic.parquet").to_pylist()
+        for row in without_erased(logged, of_inputs(inputs)).to_pylist()
         if row["thumb_up"]
     }
     rows = [row for row in prompts.rows if (row["conversation_id"], row["turn_index"]) in liked]
