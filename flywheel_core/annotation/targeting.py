@@ -19,6 +19,7 @@ from flywheel_core.evaluation.features import FEATURES, feature_values
 from flywheel_core.evaluation.judging import Judge
 
 DETAILS_FILE = "details.json"
+ROUNDING = 1e-9  # a share that is 60 prompts but for float's last digit is 60, not 59
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def choose_batch(
     targeted: Counter[str] = Counter()
     for name in sorted(failing):
         weight = weights.get(name, 0.0)
-        wanted = int(size * targeted_share * weight / total) if total else 0
+        share = targeted_share * weight / total if total else 0.0
+        wanted = int(size * share + ROUNDING)
         pool = [index for index in failing[name] if index not in chosen]
         taken = rng.permutation(np.array(pool, dtype=np.int64))[:wanted].tolist()
         chosen |= set(taken)
