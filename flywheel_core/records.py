@@ -83,7 +83,7 @@ PROMPTS = pa.schema(
 """Curated prompts; `response` is what the model `model_digest` answered in traffic. `prompt_id` is
 the `row_id` of the traffic row, which lies in the artifact with key `source_key`, on `day`."""
 
-PAIRS = pa.schema(
+DRAFTS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
         *CONTEXT_FIELDS,
@@ -91,6 +91,13 @@ PAIRS = pa.schema(
         pa.field("response_1", pa.string(), nullable=False),
         pa.field("policy_0", pa.string(), nullable=False),
         pa.field("policy_1", pa.string(), nullable=False),
+    ]
+)
+"""Pairs that nobody has judged yet: the first columns of `PAIRS`."""
+
+PAIRS = pa.schema(
+    [
+        *DRAFTS,
         pa.field("votes", pa.list_(pa.int8()), nullable=False),
         pa.field("target", pa.float32(), nullable=False),
         pa.field("held_out", pa.bool_(), nullable=False),
