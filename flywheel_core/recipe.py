@@ -132,8 +132,8 @@ class AnnotationSection(Section):
     failures that the last generation's evaluation measured (§3.3.4) and `judge`, or rules alone,
     find in the logged answers. `rewrite_share` of the alternatives are rewrites by a prompt.
 
-    Chats take turns with one annotator each, on the internal surface; those of steerability
-    challenge the character. Pairs that differ more than the limits in length, emoji or
+    Chats are held by one annotator each, on the internal surface, and reviewed by the others;
+    those of steerability challenge the character. Pairs that differ more than the limits in length, emoji or
     `feature_difference_max` (any registered artifact feature, in its own unit) are filtered out.
     Splits go to an adjudicator by the rule `adjudicate`. Up to `patch_pairs_max` pairs go to DPO
     (§2.4.2). Shares and sizes are ours.

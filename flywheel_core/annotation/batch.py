@@ -71,9 +71,9 @@ def label_finished_chats(
     workflow: Workflow,
     section: AnnotationSection,
 ) -> LabelledBatch:
-    """Chats were labelled turn by turn, by one annotator each; the filters come after, because a
-    chat goes on whether or not its turn is good for training."""
-    checked = check_reviews(tasks, reviews, num_annotators=1)
+    """Chats were labelled turn by turn; the filters come after, because a chat goes on whether or
+    not its turn is good for training."""
+    checked = check_reviews(tasks, reviews, num_annotators=section.num_annotators)
     kept, dropped = filter_pairs(drafts, section.difference_max)
     stays = {id(pair) for pair in kept}
     tasks = [task for pair, task in zip(drafts, tasks, strict=True) if id(pair) in stays]

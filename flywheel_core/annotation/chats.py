@@ -2,7 +2,9 @@
 
 At each turn the annotator answers the questions and chooses; the chat goes on with the choice, or
 with the rewrite where both replies failed. A steerability chat is the same with mild challenges to
-highlighted instructions. One annotator holds a chat to its end, so its pairs have one vote each.
+highlighted instructions. One annotator holds a chat to its end; the others of the source review
+each turn as it comes, so that agreement can be measured here too (ours; §3.4.1 reviews thrice only
+a subset of user traffic).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +44,11 @@ def hold_chats(
     questions: QuestionSet,
     seed: int,
 ) -> ChatLabels:
-    """One chat a row, with that row's character, all in step; each starts from the system turn."""
+    """One chat a row, with that row's character, all in step; each starts from the system turn.
+
+    A task's first reviewer holds its chat: a source gives the n-th task of every turn, asked with
+    one seed, to the same people in the same order.
+    """
     chats = [[turn for turn in row["messages"] if turn["role"] == "system"] for row in rows]
     found = ChatLabels([], [], [])
     for turn in range(num_turns):
@@ -56,7 +62,7 @@ def hold_chats(
         ]
         tasks = make_tasks(pairs, workflow, questions, seed)
         reviews = source.label(tasks, seed)
-        by_task = {review.task_id: review for review in reviews}
+        by_task = {review.task_id: review for review in reversed(reviews)}
         for chat, task in zip(chats, tasks, strict=True):
             chat.append(Message(role="assistant", content=goes_on_with(task, by_task)))
         found.pairs.extend(pairs)

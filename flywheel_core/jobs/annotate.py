@@ -93,8 +93,7 @@ def _source(section: AnnotationSection, workflow: Workflow, context: StageContex
     root = context.plan.parsed_recipe().execution.annotation_exchange
     ref = context.stage.ref
     folder = Path(root) / ref.flywheel / f"{ref.stage}-{ref.key}" / workflow if root else None
-    annotators = section.num_annotators if workflow == "static" else 1
-    return annotation_source(section.source, annotators, folder)
+    return annotation_source(section.source, section.num_annotators, folder)
 
 
 def _batch(
