@@ -18,8 +18,6 @@ from flywheel_core.training.config import DpoConfig, LaunchConfig, RewardModelCo
 from flywheel_core.training.grpo_config import GrpoConfig
 
 Stratum = Literal["locale", "language", "jtbd", "depth"]
-AnnotationSourceName = Literal["world", "signals", "files", "label_studio"]
-AdjudicationRule = Literal["none", "no_majority", "split"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -115,6 +113,10 @@ class CurationSection(Section):
         return self
 
 
+AnnotationSourceName = Literal["world", "signals", "files", "label_studio"]
+AdjudicationRule = Literal["none", "no_majority", "split"]
+
+
 class PrevalenceSection(Section):
     """When an artifact feature is flagged (§2.4.4): the false discovery rate over all features, and
     the least effect (Cohen 1988 calls 0.2 small, for h and for d). Both are ours."""
@@ -133,10 +135,10 @@ class AnnotationSection(Section):
     find in the logged answers. `rewrite_share` of the alternatives are rewrites by a prompt.
 
     Chats are held by one annotator each, on the internal surface, and reviewed by the others;
-    those of steerability challenge the character. Pairs that differ more than the limits in length, emoji or
-    `feature_difference_max` (any registered artifact feature, in its own unit) are filtered out.
-    Splits go to an adjudicator by the rule `adjudicate`. Up to `patch_pairs_max` pairs go to DPO
-    (§2.4.2). Shares and sizes are ours.
+    those of steerability challenge the character. Pairs that differ more than the limits in length,
+    emoji or `feature_difference_max` (any registered artifact feature, in its own unit) are
+    filtered out. Splits go to an adjudicator by the rule `adjudicate`. Up to `patch_pairs_max`
+    pairs go to DPO (§2.4.2). Shares and sizes are ours.
     """
 
     source: AnnotationSourceName
