@@ -70,8 +70,12 @@ class TrafficSection(Section):
 class CurationSection(Section):
     """Phases I–III of §2.2.1 and Table 1's caps.
 
-    `keep_share` is the paper's *p* (unpublished; ours). Split sizes are per surface; `stop`,
-    `select` and `gate` are disjoint from training by conversation and, where known, by user.
+    `keep_share` is the paper's *p* (unpublished; ours), of the rows that are nobody's duplicate.
+    They are clustered by the embedding of the turn to be answered, at most `cluster_rows_max` in
+    a cluster, and pruned within it: larger clusters miss fewer neighbours, and cost more.
+
+    Split sizes are per surface; `stop`, `select` and `gate` are disjoint from training by
+    conversation and, where known, by user.
 
     Each stratum of Table 1 (locale, language, jtbd, depth) keeps its share of the traffic, or the
     share `strata_targets` gives it (stratum → value → share), within `strata_tolerance` (ours).
@@ -82,7 +86,7 @@ class CurationSection(Section):
 
     keep_share: Share = 0.9
     embedder: Literal["minilm", "hash"] = "minilm"
-    num_clusters: int = Field(32, ge=1)
+    cluster_rows_max: int = Field(1024, ge=2)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
     rl_older_share_max: Share = 0.0

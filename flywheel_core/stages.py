@@ -62,7 +62,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        3,
+        4,
         ("traffic", ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from flywheel_core.curation.diversity import prompt_text
 from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import ShingleSets
+from flywheel_core.curation.shingles import shingles
 from flywheel_core.records import CONTEXT_FIELDS, TRAFFIC
 
 _STRATA = [field for field in CONTEXT_FIELDS if field.name != "messages"]
@@ -59,6 +61,34 @@ def index_of(table: pa.Table, messages: Sequence[Sequence[Mapping[str, Any]]]) -
     whole = kept.append_column("prompt_digest", pa.array(digests, pa.binary(PROMPT_DIGEST_BYTES)))
     whole = whole.append_column("last_turn", pa.array(turns, pa.string()))
     return whole.select(INDEX.names).cast(INDEX)
+
+
+SHINGLES = pa.schema([pa.field("shingles", pa.list_(pa.uint32()), nullable=False)])
+"""What each row of an index says, apart from it: only the search for near duplicates reads this."""
+
+
+def shingles_table(messages: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
+    """The shingles of conversations, a row each."""
+    column = pa.array([shingles(one) for one in messages], SHINGLES.field("shingles").type)
+    return pa.table([column], SHINGLES)
+
+
+def read_shingles(files: Sequence[Path], indices: Sequence[int]) -> ShingleSets:
+    """The shingles of rows (numbered over all files, ascending), read a batch at a time."""
+    wanted = np.asarray(indices, dtype=np.int64)
+    values = [np.empty(0, np.uint32)]
+    sizes = [np.zeros(1, np.int64)]
+    first = 0
+    for path in files:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches():
+                stop = first + batch.num_rows
+                start, end = np.searchsorted(wanted, (first, stop))
+                found = batch.column("shingles").take(pa.array(wanted[start:end] - first))
+                values.append(found.flatten().to_numpy())
+                sizes.append(found.value_lengths().to_numpy())
+                first = stop
+    return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(sizes), dtype=np.int64))
 
 
 class IndexRow(Mapping[str, Any]):
