@@ -25,10 +25,12 @@ ROUNDING = 1e-9  # a share that is 60 prompts but for float's last digit is 60, 
 @dataclass(frozen=True)
 class FailureMode:
     """A way to fail: a judged metric of Table 4, or a binary artifact feature, and which of its
-    values is the failure."""
+    values is the failure. A feature that is what rules see of a judged failure names it in
+    `instead_of`: it counts only where there is no judge, or the failure would count twice."""
 
     metric: str
     fails_when: bool = True
+    instead_of: str | None = None
 
     @property
     def name(self) -> str:
@@ -43,8 +45,8 @@ FAILURE_MODES = (
     FailureMode("wall_of_text"),
     FailureMode("language_match", fails_when=False),
     FailureMode("cooperative", fails_when=False),
-    FailureMode("templated_share"),
-    FailureMode("wall_of_text_share"),
+    FailureMode("templated_share", instead_of="templated"),
+    FailureMode("wall_of_text_share", instead_of="wall_of_text"),
     FailureMode("markdown_broken_share"),
     FailureMode("repeats_history_share"),
 )
@@ -74,7 +76,7 @@ def _rates(details: Mapping[str, Any], side: str) -> dict[str, float]:
     return {
         mode.name: shares[mode.metric] if mode.fails_when else 1 - shares[mode.metric]
         for mode in FAILURE_MODES
-        if mode.metric in shares
+        if mode.metric in shares and mode.instead_of not in shares
     }
 
 

@@ -39,6 +39,16 @@ def test_a_rising_failure_weighs_more_than_a_falling_one(tmp_path: Path) -> None
     }
 
 
+def test_what_a_judge_and_a_rule_both_see_counts_once(tmp_path: Path) -> None:
+    features = {"templated_share": 0.3, "markdown_broken_share": 0.1}
+    details = {"judged": {"candidate": {"templated": 0.2}}, "features": {"candidate": features}}
+    (tmp_path / "details.json").write_text(json.dumps(details))
+    assert failure_weights(tmp_path) == {"templated": 0.2, "markdown_broken_share": 0.1}
+    details["judged"] = {}
+    (tmp_path / "details.json").write_text(json.dumps(details))
+    assert failure_weights(tmp_path) == features
+
+
 def test_nothing_was_measured_before_the_first_generation(tmp_path: Path) -> None:
     assert failure_weights(tmp_path) == {}
     batch = choose_batch(10, 4, 0.5, {}, {"preachy": [1, 2]}, 0)
