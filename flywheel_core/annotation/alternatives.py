@@ -22,6 +22,11 @@ class RewritingPrompt(BaseModel):
     version: str
     template: str = Field(pattern=r"(?s).*\{reply\}.*")
 
+    @property
+    def policy(self) -> str:
+        """What a pair's `policy_1` says where this prompt made the alternative."""
+        return f"rewrite-{self.version}"
+
 
 REWRITING_PROMPTS: dict[str, RewritingPrompt] = {
     one.version: one
@@ -54,6 +59,19 @@ def rewriting_prompt(version: str) -> RewritingPrompt:
             f"annotation.rewriting_prompt: version {version!r} is unknown; one of: "
             f"{', '.join(REWRITING_PROMPTS)} (flywheel_core/annotation/alternatives.py)"
         ) from error
+
+
+def alternatives_in_turn(
+    count: int, pool: Sequence[str], rewrite_share: float, prompt: RewritingPrompt
+) -> list[str]:
+    """Who makes each of `count` alternatives: rewrites evenly spread over them in their share, the
+    pool's policies in turn over the rest, so that neither hides a policy behind the other."""
+    found: list[str] = []
+    for index in range(count):
+        rewritten = int((index + 1) * rewrite_share) - int(index * rewrite_share)
+        sampled = index - int(index * rewrite_share)
+        found.append(prompt.policy if rewritten else pool[sampled % len(pool)])
+    return found
 
 
 def asking_to_rewrite(

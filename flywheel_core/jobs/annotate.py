@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from flywheel_core.annotation.alternatives import (
+    alternatives_in_turn,
     asking_to_rewrite,
     rewriting_prompt,
     rewritten_reply,
@@ -15,9 +16,12 @@ from flywheel_core.annotation.batch import LabelledBatch, label_batch, label_fin
 from flywheel_core.annotation.chats import hold_chats
 from flywheel_core.annotation.pairs import PairDraft, patch_rows
 from flywheel_core.annotation.questions import Workflow, question_set
-from flywheel_core.annotation.sources import annotation_source, chat_partner
+from flywheel_core.annotation.sources import (
+    AnnotationSource,
+    annotation_source,
+    chat_partner,
+)
 from flywheel_core.annotation.targeting import (
-    Batch,
     choose_batch,
     failing_rows,
     failure_weights,
@@ -70,12 +74,13 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     batch = label_batch(
         drafts, "static", section, _source(section, "static", context), context.seed
     )
-    for workflow, count in (
-        ("interactive", section.interactive_chats),
-        ("steerability", section.steerability_chats),
-    ):
+    chats: dict[Workflow, int] = {
+        "interactive": section.interactive_chats,
+        "steerability": section.steerability_chats,
+    }
+    for workflow, count in chats.items():
         if count:
-            batch.add(_chats(section, prompts, workflow, count, inputs, context))  # type: ignore[arg-type]
+            batch.add(_chats(section, prompts, workflow, count, inputs, context))
     patch = patch_rows(batch.pairs, section.patch_pairs_max, batch.rewrites)
     counts = {
         "patch": write_table(context.output / "patch.parquet", patch, PATCH),
@@ -88,7 +93,9 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     return StageOutput("pairs", counts, _metrics(batch, section) | {"targeted_prompts": targeted})
 
 
-def _source(section: AnnotationSection, workflow: Workflow, context: StageContext) -> Any:
+def _source(
+    section: AnnotationSection, workflow: Workflow, context: StageContext
+) -> AnnotationSource:
     """The source of one workflow; people's tools get a folder a batch and workflow."""
     root = context.plan.parsed_recipe().execution.annotation_exchange
     ref = context.stage.ref
@@ -110,9 +117,7 @@ def _batch(
         side = prompts.of(surface).rows
         failing = failing_rows(side, judge) if weights and section.targeted_share else {}
         size = section.prompts_per_surface_max or len(side)
-        chosen: Batch = choose_batch(
-            len(side), size, section.targeted_share, weights, failing, seed
-        )
+        chosen = choose_batch(len(side), size, section.targeted_share, weights, failing, seed)
         rows += [side[index] for index in chosen.indices]
         targeted |= {f"{surface}_{name}": count for name, count in chosen.targeted.items()}
     return Prompts(rows), targeted
@@ -134,23 +139,21 @@ def _two_replies(
     one of the pool in turn, or production's rewrite of its own reply."""
     first = _ask("production", messages, inputs, section, context, seed)
     others = _alternatives(inputs)
-    every = round(1 / section.rewrite_share) if section.rewrite_share else 0
-    rewritten = {i for i in range(len(messages)) if every and i % every == every - 1}
-    policies = [others[index % len(others)] for index in range(len(messages))]
+    prompt = rewriting_prompt(section.rewriting_prompt)
+    policies = alternatives_in_turn(len(messages), others, section.rewrite_share, prompt)
     second = [""] * len(messages)
     for position, name in enumerate(others):
-        turn = range(position, len(messages), len(others))
-        indices = [index for index in turn if index not in rewritten]
+        indices = [index for index, policy in enumerate(policies) if policy == name]
         asked = [messages[index] for index in indices]
         said = _ask(name, asked, inputs, section, context, seed + 1 + position)
         for index, text in zip(indices, said, strict=True):
             second[index] = text
         context.progress(position + 1, len(others), "policies sampled")
-    prompt = rewriting_prompt(section.rewriting_prompt)
-    asked = [asking_to_rewrite(messages[i], first[i], prompt) for i in sorted(rewritten)]
+    indices = [index for index, policy in enumerate(policies) if policy == prompt.policy]
+    asked = [asking_to_rewrite(messages[index], first[index], prompt) for index in indices]
     said = _ask("production", asked, inputs, section, context, seed + REWRITE_SEED)
-    for index, text in zip(sorted(rewritten), said, strict=True):
-        second[index], policies[index] = rewritten_reply(text), f"rewrite-{prompt.version}"
+    for index, text in zip(indices, said, strict=True):
+        second[index] = rewritten_reply(text)
     return list(zip(first, second, strict=True)), policies
 
 

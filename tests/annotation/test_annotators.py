@@ -126,8 +126,13 @@ class WorldGenerator:
         rng = np.random.default_rng([sampling.seed % 2**31, len(self.name)])
         found = []
         for messages in prompts:
-            name = messages[0]["content"].split(",")[0].lower()
-            found.append([Completion(sample_response(context_of(messages, name), rng), 9, "stop")])
+            if "Draft: " in messages[-1]["content"]:
+                marked = rng.random() < 0.5
+                text = "1. dull. " + ("Rewritten reply: What about you?" if marked else "Hm.")
+            else:
+                name = messages[0]["content"].split(",")[0].lower()
+                text = sample_response(context_of(messages, name), rng)
+            found.append([Completion(text, 9, "stop")])
         return found
 
 
@@ -205,6 +210,20 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
 
 def stage_inputs_of(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in ("curate", "production", "base")}
+
+
+def test_rewrites_are_alternatives_and_one_without_its_marker_is_dropped(tmp_path: Path) -> None:
+    context = FakeContext(tmp_path / "out", load_recipe("smoke"))
+    context.output.mkdir()
+    config = section(rewrite_share=0.5, interactive_chats=0, steerability_chats=0)
+    output = run(config, stage_inputs(tmp_path), context)  # type: ignore[arg-type]
+    rows = read_table(context.output / "pairs_user.parquet", PAIRS).to_pylist()
+    rows += read_table(context.output / "pairs_internal.parquet", PAIRS).to_pylist()
+    made_by = Counter(row["policy_1"] for row in rows)
+    assert set(made_by) == {"production", "base", "rewrite-1"}
+    rewrites = {row["response_1"] for row in rows if row["policy_1"] == "rewrite-1"}
+    assert rewrites == {"What about you?"}
+    assert made_by["rewrite-1"] + output.metrics["dropped_pairs"]["empty"] == 60
 
 
 def test_people_are_waited_for_with_the_tasks_put_out_and_their_labels_taken(

@@ -1,6 +1,7 @@
 """What the last generation failed on chooses part of the next batch; rewriting prompts."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from annotation_samples import world_rows
 
 from flywheel_core.annotation.alternatives import (
     REWRITING_PROMPTS,
+    alternatives_in_turn,
     asking_to_rewrite,
     rewriting_prompt,
     rewritten_reply,
@@ -108,6 +110,15 @@ def test_a_rewriting_prompt_asks_within_the_chat_and_only_its_result_is_used() -
     assert rewritten_reply("Gulls steal socks.") == ""
     with pytest.raises(ConfigError, match="version 'x' is unknown; one of: 1"):
         rewriting_prompt("x")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.3, 0.5, 1.0])
+def test_rewrites_have_their_share_and_hide_no_policy_of_the_pool(share: float) -> None:
+    pool = ["production", "base", "pool-405b"]
+    found = Counter(alternatives_in_turn(600, pool, share, rewriting_prompt("1")))
+    assert found["rewrite-1"] == pytest.approx(600 * share, abs=1)
+    assert all(found[name] == pytest.approx(200 * (1 - share), abs=1) for name in pool)
+    assert alternatives_in_turn(4, pool, 0.0, rewriting_prompt("1")) == [*pool, "production"]
 
 
 def test_a_used_rewriting_prompt_never_changes() -> None:
