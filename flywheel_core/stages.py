@@ -74,7 +74,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "annotate",
-        1,
+        2,
         ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",
