@@ -18,6 +18,9 @@ PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
 GUARD = "guard"
+SIGNAL_BASE = "signal_base"
+BATCH = "batch"
+PRIOR = "prior"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -31,8 +34,9 @@ class Stage:
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
     starts from), `pool` (every other policy of the rejection-sampling pool), `guard` (the safety
-    model of curation, where the recipe has one) and `erasures` (the list of erased users, once
-    there is one; whatever reads rows of users takes it).
+    model of curation, if any), `signal_base` (the smaller one that signal models start from, if
+    any), `batch` (the pairs of each generation before), `prior` (the reward models in force) and
+    `erasures` (the list of erased users, once there is one; whatever reads rows of users takes it).
     """
 
     name: str
@@ -64,28 +68,28 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        3,
+        4,
         ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
     Stage(
         "annotate",
-        1,
+        2,
         ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",
     ),
     Stage(
         "reward_models",
-        1,
-        ("annotate", "traffic", BASE, ERASURES),
+        2,
+        ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),
     Stage(
         "rejection_sampling",
-        1,
+        2,
         ("curate", "reward_models", PRODUCTION, BASE, POOL),
         lambda recipe: {
             **_section("rejection_sampling")(recipe),
@@ -114,7 +118,10 @@ CLIMB: tuple[Stage, ...] = (
         "rl",
         1,
         ("dpo", "curate", "reward_models", PRODUCTION),
-        _section("rl", "evaluation"),
+        lambda recipe: {
+            **_section("rl", "evaluation")(recipe),
+            **(_section("study")(recipe) if recipe.study else {}),
+        },
         "herding: online RL (GRPO, Eq. 8), stopped at the win-rate target",
     ),
     Stage(

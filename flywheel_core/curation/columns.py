@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from flywheel_core.curation.diversity import prompt_text
 from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import ShingleSets
+from flywheel_core.curation.shingles import shingles
 from flywheel_core.records import CONTEXT_FIELDS, TRAFFIC
 
 _STRATA = [field for field in CONTEXT_FIELDS if field.name != "messages"]
@@ -42,7 +44,7 @@ FEW_VALUES = ("day", "surface", "character_id", "locale", "language", "jtbd", "m
 HASHED_ROWS = 65_536
 """Rows whose ids are Python strings at a time."""
 
-Encoded: TypeAlias = tuple[npt.NDArray[np.int64], tuple[Any, ...]]
+Encoded: TypeAlias = tuple[npt.NDArray[np.int32], tuple[Any, ...]]
 """A column [num_rows] as positions in its distinct values."""
 
 
@@ -59,6 +61,34 @@ def index_of(table: pa.Table, messages: Sequence[Sequence[Mapping[str, Any]]]) -
     whole = kept.append_column("prompt_digest", pa.array(digests, pa.binary(PROMPT_DIGEST_BYTES)))
     whole = whole.append_column("last_turn", pa.array(turns, pa.string()))
     return whole.select(INDEX.names).cast(INDEX)
+
+
+SHINGLES = pa.schema([pa.field("shingles", pa.list_(pa.uint32()), nullable=False)])
+"""What each row of an index says, apart from it: only the search for near duplicates reads this."""
+
+
+def shingles_table(messages: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
+    """The shingles of conversations, a row each."""
+    column = pa.array([shingles(one) for one in messages], SHINGLES.field("shingles").type)
+    return pa.table([column], SHINGLES)
+
+
+def read_shingles(files: Sequence[Path], indices: Sequence[int]) -> ShingleSets:
+    """The shingles of rows (numbered over all files, ascending), read a batch at a time."""
+    wanted = np.asarray(indices, dtype=np.int64)
+    values = [np.empty(0, np.uint32)]
+    sizes = [np.zeros(1, np.int64)]
+    first = 0
+    for path in files:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches():
+                stop = first + batch.num_rows
+                start, end = np.searchsorted(wanted, (first, stop))
+                found = batch.column("shingles").take(pa.array(wanted[start:end] - first))
+                values.append(found.flatten().to_numpy())
+                sizes.append(found.value_lengths().to_numpy())
+                first = stop
+    return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(sizes), dtype=np.int64))
 
 
 class IndexRow(Mapping[str, Any]):
@@ -142,11 +172,11 @@ def encoded(rows: Sequence[Mapping[str, Any]], name: str) -> Encoded:
     """One field of all rows as numbers. A null is a value of its own, the first."""
     column = column_of(rows, name)
     if pa.types.is_null(column.type):
-        return np.zeros(len(rows), np.int64), (None,)
+        return np.zeros(len(rows), np.int32), (None,)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    codes = np.asarray(pc.fill_null(pc.cast(column.indices, pa.int64()), -1)) + 1
-    return codes, (None, *column.dictionary.to_pylist())
+    codes = np.asarray(pc.fill_null(pc.cast(column.indices, pa.int32()), -1)) + 1
+    return codes.astype(np.int32), (None, *column.dictionary.to_pylist())
 
 
 def hash_shares(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from flywheel_core.curation.columns import INDEX, index_of
 from flywheel_core.curation.config import SafetyConfig
 from flywheel_core.curation.filters import Filtered, take_or_reject
+from flywheel_core.curation.kept import KEPT, kept_tables
 from flywheel_core.curation.llama_guard import LlamaGuard
 from flywheel_core.curation.safety import ConversationClassifier, judge_rows
 from flywheel_core.engines.base import Generator, Progress
@@ -73,7 +73,7 @@ def guarded(
         },
         inputs=kept.files["kept"],
         columns=TRAFFIC,
-        outputs={"kept": TRAFFIC, "index": INDEX},
+        outputs=KEPT,
         folder=work / "guard",
         shard_rows=1,  # a row group a shard: a guard takes minutes for what rules do in a second
         batch_rows=batch_rows,
@@ -111,4 +111,4 @@ def judge_batch(batch: pa.Table, guard: Guard) -> Mapped:
     kept = table.take(pa.array(filtered.kept, pa.int64()))
     messages: Sequence[list[dict[str, str]]] = [rows[index]["messages"] for index in filtered.kept]
     counts = {name: n for name, n in filtered.counts().items() if n}
-    return Mapped({"kept": kept, "index": index_of(kept, messages)}, counts)
+    return Mapped(kept_tables(kept, messages), counts)

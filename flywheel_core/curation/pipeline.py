@@ -15,14 +15,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.curation.columns import INDEX, IndexRows, index_of
+from flywheel_core.curation.columns import IndexRows, read_shingles
 from flywheel_core.curation.config import RowRules
 from flywheel_core.curation.curate import Curated, prompt_row, select
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
 from flywheel_core.curation.guard import Guard, guarded
+from flywheel_core.curation.kept import KEPT, kept_tables
 from flywheel_core.curation.labels import labels_told
 from flywheel_core.curation.measures import measures_of
-from flywheel_core.curation.near_duplicates import Neighbours, near_duplicates
+from flywheel_core.curation.near_duplicates import Groups, group
 from flywheel_core.curation.presidio import name_finder
 from flywheel_core.curation.relabel import relabelled
 from flywheel_core.engines.base import Embedder, Progress
@@ -34,7 +35,7 @@ from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
 
-PHASE_ONE_VERSION = 2
+PHASE_ONE_VERSION = 3
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
 NO_MODELS = RowRules()
 
@@ -138,7 +139,7 @@ def phase_one_job(
         },
         inputs=traffic.files,
         columns=TRAFFIC,
-        outputs={"kept": TRAFFIC, "index": INDEX},
+        outputs=KEPT,
         folder=workshop.work / "phase_one",
         shard_rows=workshop.config.shard_rows,
         batch_rows=workshop.config.batch_rows,
@@ -160,7 +161,7 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     kept = table.take(pa.array(filtered.kept, pa.int64()))
     kept, labels = relabelled(kept, turns_kept, rules)
     counts = {"erased": batch.num_rows - table.num_rows, **filtered.counts(), **labels}
-    return Mapped({"kept": kept, "index": index_of(kept, turns_kept)}, counts)
+    return Mapped(kept_tables(kept, turns_kept), counts)
 
 
 def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
@@ -174,8 +175,8 @@ def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Neighbours:
-    return near_duplicates(_rows_numbered(set(indices), filtered), indices)
+def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Groups:
+    return group(read_shingles(filtered.files["shingles"], indices), indices)
 
 
 def _rows_numbered(wanted: set[int], filtered: MapResult) -> dict[int, dict[str, Any]]:
