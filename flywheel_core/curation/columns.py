@@ -44,7 +44,7 @@ FEW_VALUES = ("day", "surface", "character_id", "locale", "language", "jtbd", "m
 HASHED_ROWS = 65_536
 """Rows whose ids are Python strings at a time."""
 
-Encoded: TypeAlias = tuple[npt.NDArray[np.int64], tuple[Any, ...]]
+Encoded: TypeAlias = tuple[npt.NDArray[np.int32], tuple[Any, ...]]
 """A column [num_rows] as positions in its distinct values."""
 
 
@@ -172,11 +172,11 @@ def encoded(rows: Sequence[Mapping[str, Any]], name: str) -> Encoded:
     """One field of all rows as numbers. A null is a value of its own, the first."""
     column = column_of(rows, name)
     if pa.types.is_null(column.type):
-        return np.zeros(len(rows), np.int64), (None,)
+        return np.zeros(len(rows), np.int32), (None,)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    codes = np.asarray(pc.fill_null(pc.cast(column.indices, pa.int64()), -1)) + 1
-    return codes, (None, *column.dictionary.to_pylist())
+    codes = np.asarray(pc.fill_null(pc.cast(column.indices, pa.int32()), -1)) + 1
+    return codes.astype(np.int32), (None, *column.dictionary.to_pylist())
 
 
 def hash_shares(

@@ -97,7 +97,7 @@ def balance(
     kept = np.sort(_best_of_each(rows, candidates, cells, largest.counts, measures, seed))
     return Balanced(
         kept.tolist(),
-        achieved_shares(rows, kept)
+        _achieved(strata, kept)
         | {
             "rows_max": largest.rows_max,
             "quality": "ranked" if measures.quality else NOT_APPLICABLE,
@@ -268,8 +268,11 @@ def _report(limits: Sequence[Limit], counts: Sequence[int]) -> dict[str, dict[st
 def achieved_shares(rows: Sequence[Row], kept: Sequence[int] | Indices) -> dict[str, Any]:
     """Shares of the final set; `not applicable` where no row has the field."""
     chosen = np.asarray(kept, np.int64)
-    strata = row_strata(rows, chosen, Measures())
-    character, *others = (strata.counts(number, chosen) for number in range(len(strata.names) - 1))
+    return _achieved(row_strata(rows, chosen, Measures()), chosen)
+
+
+def _achieved(strata: Strata, chosen: Indices) -> dict[str, Any]:
+    character, *others = (strata.counts(number, chosen) for number in range(len(STRATA)))
     known = [count for value, count in character.items() if value is not None]
     depth = others[STRATA.index("depth")]
     total = max(1, len(chosen))

@@ -42,7 +42,7 @@ class Strata:
 
     names: tuple[str, ...]
     values: tuple[tuple[Any, ...], ...]
-    codes: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
 
     def counts(self, dimension: int, indices: Indices) -> dict[Any, int]:
         """How many of the rows `indices` have each value of a dimension, zeros left out."""
@@ -68,8 +68,8 @@ def row_strata(rows: Sequence[Row], traffic: Indices, measures: Measures) -> Str
 
 
 def _depths(rows: Sequence[Row]) -> Encoded:
-    depths = np.asarray(column_of(rows, "depth"), np.int64)
-    codes = np.searchsorted([last for last, _ in DEPTH_BANDS], depths)
+    depths = np.asarray(column_of(rows, "depth"), np.int32)
+    codes = np.searchsorted([last for last, _ in DEPTH_BANDS], depths).astype(np.int32)
     return codes, (*(name for _, name in DEPTH_BANDS), VERY_LONG)
 
 
@@ -79,9 +79,10 @@ def _difficulties(num_rows: int, traffic: Indices, difficulty: Measure | None) -
     numbers = measured(difficulty, missing=np.nan, num_rows=num_rows)
     known = numbers[traffic][~np.isnan(numbers[traffic])]
     if not len(known):
-        return np.zeros(num_rows, np.int64), values
+        return np.zeros(num_rows, np.int32), values
     edges = np.quantile(known, [1 / 3, 2 / 3])
-    return np.where(np.isnan(numbers), 0, 1 + np.searchsorted(edges, numbers)), values
+    bands = np.where(np.isnan(numbers), 0, 1 + np.searchsorted(edges, numbers))
+    return bands.astype(np.int32), values
 
 
 def measured(measure: Measure | None, *, missing: float, num_rows: int) -> npt.NDArray[np.float64]:
