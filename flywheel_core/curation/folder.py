@@ -24,6 +24,7 @@ from flywheel_core.curation.pipeline import (
     curate_files,
 )
 from flywheel_core.engines.base import Embedder, Progress
+from flywheel_core.engines.embeddings import ShardedEmbedder
 from flywheel_core.engines.executor import make_executor
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY, Erasures
@@ -71,7 +72,7 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     curated = curate_files(
         TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
         section,
-        job.embedder or EnginePool(job.recipe.execution.engine).embedder(section.embedder),
+        _embedder(job, work, progress),
         int(digest_of([job.recipe.seed, "curate"])[:8], 16),
         production_digest=production,
         erasures=job.erasures,
@@ -84,6 +85,15 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _embedder(job: FolderJob, work: Path, progress: Progress) -> Embedder:
+    if job.embedder is not None:
+        return job.embedder
+    engines = EnginePool(job.recipe.execution.engine)
+    return ShardedEmbedder(
+        engines.embedder(job.recipe.curation.embedder), work / "vectors", progress
+    )
 
 
 def _parquet_files(source: Path) -> tuple[Path, ...]:
