@@ -19,7 +19,12 @@ from flywheel_core.curation.config import (
     RowRules,
     SafetyConfig,
 )
-from flywheel_core.engines.config import EngineConfig, ExecutorConfig, SamplingConfig
+from flywheel_core.engines.config import (
+    EmbedderConfig,
+    EngineConfig,
+    ExecutorConfig,
+    SamplingConfig,
+)
 from flywheel_core.errors import ConfigError
 from flywheel_core.sizing import LlamaShape
 from flywheel_core.studies import StudySection, check_rl_rewards
@@ -106,7 +111,7 @@ class CurationSection(Section):
     """
 
     keep_share: Share = 0.9
-    embedder: Literal["minilm", "hash"] = "minilm"
+    embedder: EmbedderConfig = EmbedderConfig()
     cluster_rows_max: int = Field(1024, ge=2)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03

@@ -17,10 +17,10 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
-GUARD = "guard"
 SIGNAL_BASE = "signal_base"
 BATCH = "batch"
 PRIOR = "prior"
+GUARD = "guard"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -34,9 +34,10 @@ class Stage:
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
     starts from), `pool` (every other policy of the rejection-sampling pool), `guard` (the safety
-    model of curation, if any), `signal_base` (the smaller one that signal models start from, if
-    any), `batch` (the pairs of each generation before), `prior` (the reward models in force) and
-    `erasures` (the list of erased users, once there is one; whatever reads rows of users takes it).
+    model of curation, where the recipe has one), `signal_base` (the smaller one that signal models
+    start from, if any), `batch` (the pairs of each generation before), `prior` (the reward models
+    in force) and `erasures` (the list of erased users, once there is one; whatever
+    reads rows of users takes it).
     """
 
     name: str
@@ -68,7 +69,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        4,
+        5,
         ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

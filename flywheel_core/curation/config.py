@@ -1,4 +1,4 @@
-"""What a recipe says about curation's classifiers. Light: imports nothing but pydantic.
+"""What a recipe says about curation's classifiers. Light.
 
 The defaults ask no model: rules for safety, no search for names, the log's own labels, no linter.
 """
@@ -6,6 +6,8 @@ The defaults ask no model: rules for safety, no search for names, the log's own 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flywheel_core.engines.config import EmbedderConfig
 
 LintRule = Literal["stock_phrases", "markdown", "list_carry_over", "emoji_carry_over"]
 """`linter.RULES` by name."""
@@ -84,4 +86,4 @@ class RowRules(_Config):
     names: NamesConfig = NamesConfig()
     language: LanguageConfig = LanguageConfig()
     jobs: JobsConfig = JobsConfig()
-    embedder: str = "minilm"
+    embedder: EmbedderConfig = EmbedderConfig()

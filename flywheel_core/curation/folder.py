@@ -27,6 +27,7 @@ from flywheel_core.curation.pipeline import (
     curate_files,
 )
 from flywheel_core.engines.base import Embedder, Progress
+from flywheel_core.engines.embeddings import ShardedEmbedder
 from flywheel_core.engines.executor import make_executor
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY, Erasures
@@ -83,7 +84,7 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     curated = curate_files(
         TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
         section,
-        job.embedder or engines.embedder(section.embedder),
+        _embedder(job, engines, work, progress),
         int(digest_of([job.recipe.seed, "curate"])[:8], 16),
         production_digest=production,
         erasures=job.erasures,
@@ -100,6 +101,13 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
+    if job.embedder is not None:
+        return job.embedder
+    embedder = engines.embedder(job.recipe.curation.embedder)
+    return ShardedEmbedder(embedder, work / "vectors", progress)
 
 
 def _publish(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from flywheel_core.curation.columns import KEPT_TABLES, kept_tables
 from flywheel_core.curation.config import SafetyConfig
 from flywheel_core.curation.filters import Filtered, take_or_reject
-from flywheel_core.curation.kept import KEPT, kept_tables
 from flywheel_core.curation.llama_guard import LlamaGuard
 from flywheel_core.curation.safety import ConversationClassifier, judge_rows
 from flywheel_core.engines.base import Generator, Progress
@@ -73,7 +73,7 @@ def guarded(
         },
         inputs=kept.files["kept"],
         columns=TRAFFIC,
-        outputs=KEPT,
+        outputs=KEPT_TABLES,
         folder=work / "guard",
         shard_rows=1,  # a row group a shard: a guard takes minutes for what rules do in a second
         batch_rows=batch_rows,

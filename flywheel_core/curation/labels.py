@@ -17,7 +17,7 @@ import numpy as np
 
 from flywheel_core.curation.config import JobsConfig, LanguageConfig
 from flywheel_core.curation.language import LANGUAGES, identify
-from flywheel_core.engines.base import Embedder, Messages
+from flywheel_core.engines.base import Embedder, Messages, Vectors
 
 Row = Mapping[str, Any]
 
@@ -25,6 +25,10 @@ Row = Mapping[str, Any]
 class JobClassifier(Protocol):
     """Says which job-to-be-done each conversation is for, in the recipe's own words (Table 1);
     None where it cannot tell."""
+
+    def _embedded(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._embedder.embed(texts)
+        return vectors[np.arange(len(vectors))]
 
     def jobs_of(self, conversations: Sequence[Messages]) -> Sequence[str | None]: ...
 
@@ -140,11 +144,15 @@ class NearestExample:
     ) -> None:
         self._embedder, self._similarity_min = embedder, similarity_min
         self._jobs = [job for job, texts in examples.items() for _ in texts]
-        self._vectors = embedder.embed([text for texts in examples.values() for text in texts])
+        self._vectors = self._embedded([text for texts in examples.values() for text in texts])
+
+    def _embedded(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._embedder.embed(texts)
+        return vectors[np.arange(len(vectors))]
 
     def jobs_of(self, conversations: Sequence[Messages]) -> list[str | None]:
         """One embedding a conversation."""
-        vectors = self._embedder.embed([messages[-1]["content"] for messages in conversations])
+        vectors = self._embedded([messages[-1]["content"] for messages in conversations])
         similarity = vectors @ self._vectors.T
         nearest = similarity.argmax(axis=1)
         highest = similarity[np.arange(len(nearest)), nearest]

@@ -15,12 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.curation.columns import IndexRows, read_shingles
+from flywheel_core.curation.columns import (
+    KEPT_TABLES,
+    IndexRows,
+    kept_tables,
+    read_shingles,
+)
 from flywheel_core.curation.config import RowRules
 from flywheel_core.curation.curate import Curated, prompt_row, select
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
 from flywheel_core.curation.guard import Guard, guarded
-from flywheel_core.curation.kept import KEPT, kept_tables
 from flywheel_core.curation.labels import labels_told
 from flywheel_core.curation.measures import measures_of
 from flywheel_core.curation.near_duplicates import Groups, group
@@ -35,7 +39,7 @@ from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
 
-PHASE_ONE_VERSION = 3
+PHASE_ONE_VERSION = 2
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
 NO_MODELS = RowRules()
 
@@ -139,7 +143,7 @@ def phase_one_job(
         },
         inputs=traffic.files,
         columns=TRAFFIC,
-        outputs=KEPT,
+        outputs=KEPT_TABLES,
         folder=workshop.work / "phase_one",
         shard_rows=workshop.config.shard_rows,
         batch_rows=workshop.config.batch_rows,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ from flywheel_core.curation.labels import (
     label,
 )
 from flywheel_core.engines.base import Messages
-from flywheel_core.engines.config import EngineConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.records import TRAFFIC
 
@@ -64,9 +64,8 @@ def _labels(rows: Sequence[Mapping[str, Any]], rules: RowRules) -> Labels:
 
 
 @lru_cache(maxsize=1)
-def _classifier(embedder: str, config: str) -> JobClassifier:
+def _classifier(embedder: EmbedderConfig, config: str) -> JobClassifier:
     """One a process: a worker embeds on its CPU."""
     jobs = JobsConfig.model_validate_json(config)
     engines = EnginePool(EngineConfig())
-    named = cast(Literal["minilm", "hash"], embedder)
-    return NearestExample(engines.embedder(named), job_examples(jobs), jobs.similarity_min)
+    return NearestExample(engines.embedder(embedder), job_examples(jobs), jobs.similarity_min)
