@@ -14,10 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from flywheel_core.engines.config import EngineConfig, ExecutorConfig, SamplingConfig
 from flywheel_core.errors import ConfigError
 from flywheel_core.sizing import LlamaShape
+from flywheel_core.studies import StudySection, check_rl_rewards
 from flywheel_core.training.config import DpoConfig, LaunchConfig, RewardModelConfig, SftConfig
 from flywheel_core.training.grpo_config import GrpoConfig
 
+Signal = Literal["continue_10min", "love", "thumb_up", "thumb_down", "feedback"]
 Stratum = Literal["locale", "language", "jtbd", "depth"]
+RANKING_SIGNALS: tuple[Signal, ...] = ("continue_10min", "thumb_up")
+"""What the paper kept of Table 2 for rejection sampling (§2.3.2)."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -34,13 +39,16 @@ class ModelSection(Section):
     """The policy, and what stands beside it in the rejection-sampling pool (§2.4.1).
 
     `base` is a checkpoint folder, or `builtin:tiny` for the one that ships. SFT starts from it
-    every time (§2.4.2) unless `sft_starts_from` says otherwise. `shape` repeats the sizes of its
-    `config.json`, so that `flywheel plan` can do its sums where the checkpoint is not at hand.
+    every time (§2.4.2) unless `sft_starts_from` says otherwise. Signal models start from
+    `signal_base` (the paper's are mostly of 8B), or from `base` where there is none. `shape`
+    repeats the sizes of its `config.json`, so that `flywheel plan` can do its sums where the
+    checkpoint is not at hand.
     """
 
     base: str
     shape: LlamaShape | None = None
     pool: dict[Name, str] = {}
+    signal_base: str | None = None
     sft_starts_from: Literal["base", "production"] = "base"
 
 
@@ -216,30 +224,55 @@ class AnnotationSection(Section):
 class RewardModelsSection(Section):
     """The preference and signal models (§2.3), each its own training configuration.
 
-    A signal model takes at most `signal_rows_max` logged turns, evenly spread over the week.
+    `signals` are rows of Table 2; the paper tried all and kept the default two. A signal model
+    takes at most `signal_rows_max` logged turns, evenly spread over the week.
+
+    Preference models learn from every batch so far (§3.4), or from this one and the newest
+    `earlier_batches_max` before it. `reviews` is §3.4.1's choice of training labels: the share of
+    `all` votes, one `single` vote a pair, or only `unanimous` pairs. Evaluation is always on
+    pairs on which three annotators agree.
     """
 
     preference: RewardModelConfig
     pairwise: RewardModelConfig
     signal: RewardModelConfig
-    signals: tuple[Literal["continue_10min", "thumb_up"], ...] = ("continue_10min", "thumb_up")
+    signals: tuple[Signal, ...] = RANKING_SIGNALS
     signal_rows_max: int = Field(100_000, ge=1)
+    earlier_batches_max: int | None = Field(None, ge=0)
+    reviews: Literal["all", "single", "unanimous"] = "all"
 
 
 class RejectionSection(Section):
     """Algorithm 1. Router, k and τ are not published: ours.
 
-    The score is the preference score plus the weighted signal logits, each standardised over
-    the batch; `threshold_sd` is τ in standard deviations above production's mean score.
+    The score is composite (§2.3): the mean of the preference scores plus `signal_weight` times
+    p(continue) and p(thumb up), as logits, each standardised over production's answers.
+    `signal_weights` sets a signal's own weight (negative for bad news; a signal of neither list
+    does not count), `preference_weights` a preference model's (default 1 each).
+    `threshold_sd` is τ in standard deviations above production's mean score. At most
+    `unscored_share_max` of the candidates may come back without a score; they never win.
     `base_share` of the supervised rows is the base model's own data (§2.4.2, source 6).
     """
 
     num_candidates: int = Field(4, ge=1)
     sampling: SamplingConfig
     signal_weight: float = Field(0.15, ge=0)
+    signal_weights: dict[Signal, float] = {}
+    preference_weights: dict[
+        Literal["pointwise_internal", "pointwise_user"], Annotated[float, Field(ge=0)]
+    ] = {}
     threshold_sd: float = 0.0
+    unscored_share_max: Share = 0.01
     base_share: Share = 0.3
     pool_share: Share = 0.15
+
+    def weight_of(self, model: str) -> float:
+        """A reward model's weight in the composite score, by its name."""
+        signal = model.removeprefix("signal_")
+        if signal == model:
+            return float(dict(self.preference_weights).get(model, 1.0))  # type: ignore[call-overload]
+        default = self.signal_weight if signal in RANKING_SIGNALS else 0.0
+        return float(dict(self.signal_weights).get(signal, default))  # type: ignore[call-overload]
 
 
 class EvaluationSection(Section):
@@ -302,7 +335,7 @@ class ExecutionSection(Section):
 
 
 class Recipe(Section):
-    """One climbing step, whole."""
+    """One climbing step, whole. A `study` marks what it makes as unfit for release."""
 
     name: Name
     flywheel: Name
@@ -318,6 +351,24 @@ class Recipe(Section):
     rl: GrpoConfig
     evaluation: EvaluationSection
     execution: ExecutionSection
+    study: StudySection | None = None
+
+    @model_validator(mode="after")
+    def _rewards_of_rl_are_the_papers(self) -> "Recipe":
+        check_rl_rewards(self.rl.reward_weights, self.study)
+        return self
+
+    @model_validator(mode="after")
+    def _weighed_signals_are_trained(self) -> "Recipe":
+        weighed = set(self.rejection_sampling.signal_weights)
+        missing = sorted(weighed - set(self.reward_models.signals))
+        if missing:
+            raise ValueError(
+                f"rejection_sampling.signal_weights names {', '.join(missing)}, but "
+                f"reward_models.signals trains {', '.join(self.reward_models.signals) or 'none'}; "
+                "add it there"
+            )
+        return self
 
 
 def recipe_path(name_or_path: str) -> Path:

@@ -209,7 +209,10 @@ class DataEvidence(EvidenceRecord):
 
 
 class GateMetrics(EvidenceRecord):
-    """Everything the gates may rest on. `candidate` and `parent` are model digests."""
+    """Everything the gates may rest on. `candidate` and `parent` are model digests.
+
+    `unfit_for_release` names the studies that the candidate comes from: none may be released.
+    """
 
     schema_version: Literal[1] = METRICS_SCHEMA_VERSION
     candidate: Name
@@ -220,6 +223,7 @@ class GateMetrics(EvidenceRecord):
     benchmarks: tuple[BenchmarkScore, ...] = ()
     artifacts: ArtifactFeatures | None = None
     data: DataEvidence | None = None
+    unfit_for_release: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> "GateMetrics":
@@ -243,8 +247,12 @@ class GateMetrics(EvidenceRecord):
 
     @property
     def digest(self) -> str:
-        """Digest of the whole document; every verdict carries it."""
-        return digest_of(self.model_dump(mode="json"))
+        """Digest of the whole document; every verdict carries it.
+
+        A document without a mark has the digest it had before there were marks.
+        """
+        unmarked = set() if self.unfit_for_release else {"unfit_for_release"}
+        return digest_of(self.model_dump(mode="json", exclude=unmarked))
 
 
 def load_metrics(path: str | Path) -> GateMetrics:

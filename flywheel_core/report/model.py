@@ -13,6 +13,7 @@ from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.release.metrics import GateMetrics
 from flywheel_core.release.policy import ReleasePolicy
 from flywheel_core.release.verdict import Verdict
+from flywheel_core.rewards.ledger import Ledger
 
 REPORT_SCHEMA_VERSION: Literal[1] = 1
 MAX_CONVERSATIONS = 8
@@ -149,6 +150,16 @@ class StageTiming(ReportRecord):
     reused: bool = False
 
 
+class SignalSummary(ReportRecord):
+    """One user-signal model on held-out turns; `biases` are phrases by the name of the bias."""
+
+    name: str
+    auc: float | None
+    ece: float | None
+    base_rate: float | None
+    biases: dict[str, str]
+
+
 class GenerationReport(ReportRecord):
     """One generation, from its verdict down to its timings."""
 
@@ -166,6 +177,8 @@ class GenerationReport(ReportRecord):
     annotation: AnnotationSummary | None = None
     conversations: tuple[SideBySide, ...] = Field(default=(), max_length=MAX_CONVERSATIONS)
     hidden_effect: HiddenEffect | None = None
+    ledger: Ledger | None = None
+    signals: tuple[SignalSummary, ...] = ()
     data_counts: tuple[DataCount, ...] = ()
     lineage: tuple[LineageRow, ...] = ()
     timings: tuple[StageTiming, ...] = ()
