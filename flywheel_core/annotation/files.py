@@ -175,7 +175,7 @@ def _review(label: LabelLine, tasks: Mapping[str, AnnotationTask]) -> Review:
         vote=vote,
         answers=answers,
         rewrite=(label.rewrite or "").strip() or None,
-        submitted_at=label.submitted_at and utc_text(label.submitted_at),
+        submitted_at=None if label.submitted_at is None else utc_text(label.submitted_at),
         duration_s=label.duration_s,
     )
 
