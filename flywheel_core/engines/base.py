@@ -68,7 +68,8 @@ class Scorer(Protocol):
         *,
         progress: Progress | None = None,
     ) -> Scores:
-        """Raw logits [num_rows] of the checkpoint, in the order of the rows."""
+        """Raw logits [num_rows] of the checkpoint, in the order of the rows; NaN for a row that
+        does not fit in the engine: nothing is cut."""
 
 
 class VectorRows(Protocol):

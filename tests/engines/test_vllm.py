@@ -130,6 +130,25 @@ def test_scores_are_transformers_logits(scorer: Any, generator: Any, tiny: TinyM
             assert np.abs(scorer.score(model_dir, batch) - expected).max() < 1e-4
 
 
+def test_a_row_that_does_not_fit_is_never_cut(
+    scorer: Any, tiny: TinyModels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It gets no score, is counted, and leaves the others as they were, in any order."""
+    rows = [(messages(n), "Aye, " * (n % 5 + 1)) for n in range(12)]
+    long = [(messages(1), "word " * 400), ([*messages(2)[:1], user("word " * 400)], "Aye")]
+    alone = scorer.score(tiny.reward_user, rows)
+    mixed = scorer.score(tiny.reward_user, [long[0], *rows[::-1], long[1]])
+    assert np.isnan(mixed[[0, -1]]).all()
+    np.testing.assert_allclose(mixed[1:-1][::-1], alone, atol=1e-5)
+    assert "reward_user: 2 of 14 rows get no score: longer than max_model_len 256" in (
+        capsys.readouterr().out
+    )
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
 def test_a_classifier_with_two_labels_is_refused(scorer: Any, tiny: TinyModels) -> None:
     with pytest.raises(EngineError, match="num_labels 1"):
         scorer.score(tiny.policy, [(messages(1), "hi")])
