@@ -25,8 +25,7 @@ from flywheel_core.curation.labels import (
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
 from flywheel_core.curation.relabel import relabelled
 from flywheel_core.engines.base import Messages, Vectors
-from flywheel_core.engines.config import ExecutorConfig
-from flywheel_core.engines.config import EmbedderConfig, EngineConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig, ExecutorConfig
 from flywheel_core.engines.embedder import SentenceEmbedder
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
