@@ -78,8 +78,12 @@ class TrafficSection(Section):
 class CurationSection(Section):
     """Phases I–III of §2.2.1 and Table 1's caps.
 
-    `keep_share` is the paper's *p* (unpublished; ours). Split sizes are per surface; `stop`,
-    `select` and `gate` are disjoint from training by conversation and, where known, by user.
+    `keep_share` is the paper's *p* (unpublished; ours), of the rows that are nobody's duplicate.
+    They are clustered by the embedding of the turn to be answered, at most `cluster_rows_max` in
+    a cluster, and pruned within it: larger clusters miss fewer neighbours, and cost more.
+
+    Split sizes are per surface; `stop`, `select` and `gate` are disjoint from training by
+    conversation and, where known, by user.
 
     Each stratum of Table 1 (locale, language, jtbd, depth) keeps its share of the traffic, or the
     share `strata_targets` gives it (stratum → value → share), within `strata_tolerance` (ours).
@@ -90,7 +94,7 @@ class CurationSection(Section):
 
     keep_share: Share = 0.9
     embedder: Literal["minilm", "hash"] = "minilm"
-    num_clusters: int = Field(32, ge=1)
+    cluster_rows_max: int = Field(1024, ge=2)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
     rl_older_share_max: Share = 0.0
@@ -121,20 +125,100 @@ class CurationSection(Section):
         return self
 
 
+AnnotationSourceName = Literal["world", "signals", "files", "label_studio"]
+AdjudicationRule = Literal["none", "no_majority", "split"]
+
+
+class PrevalenceSection(Section):
+    """When an artifact feature is flagged (§2.4.4): the false discovery rate over all features, and
+    the least effect (Cohen 1988 calls 0.2 small, for h and for d). Both are ours."""
+
+    false_discovery_rate: float = Field(0.05, gt=0, lt=1)
+    effect_size_min: float = Field(0.2, ge=0)
+
+
 class AnnotationSection(Section):
     """Pairs of responses, each judged by `num_annotators` (§2.2.2, §3.4.1).
 
-    `source` `world` asks the simulated annotators. Pairs that differ more than the two limits
-    in length or emoji are filtered out (§2.2.2). Up to `patch_pairs_max` pairs go to DPO (§2.4.2).
+    `source`: the simulated annotators (`world`), readers' ratings (`signals`), or people, through
+    JSONL (`files`) or Label Studio in `execution.annotation_exchange`. A batch is at most
+    `prompts_per_surface_max` prompts (null: all); up to `targeted_share` of it is drawn from
+    failures that the last generation's evaluation measured (§3.3.4) and `judge`, or rules alone,
+    find in the logged answers. `rewrite_share` of the alternatives are rewrites by a prompt.
+
+    Chats are held by one annotator each, on the internal surface, and reviewed by the others;
+    those of steerability challenge the character. Pairs that differ more than the limits in length,
+    emoji or `feature_difference_max` (any registered artifact feature, in its own unit) are
+    filtered out. Splits go to an adjudicator by the rule `adjudicate`. Up to `patch_pairs_max`
+    pairs go to DPO (§2.4.2). Shares and sizes are ours.
     """
 
-    source: Literal["world", "signals"]
+    source: AnnotationSourceName
     num_annotators: int = Field(3, ge=1)
+    question_set: str = "1"
     held_out_share: Share = 0.2
+    prompts_per_surface_max: int | None = Field(None, ge=1)
+    targeted_share: Share = 0.0
+    judge: Literal["world", "rules"] = "rules"
+    interactive_chats: int = Field(0, ge=0)
+    steerability_chats: int = Field(0, ge=0)
+    turns_per_chat: int = Field(3, ge=1)
+    rewrite_share: Share = 0.0
+    rewriting_prompt: str = "1"
     length_difference_words_max: int = Field(40, ge=1)
     emoji_difference_max: int = Field(5, ge=1)
+    feature_difference_max: dict[str, Annotated[float, Field(ge=0)]] = {}
+    adjudicate: AdjudicationRule = "none"
+    prevalence: PrevalenceSection = PrevalenceSection()
     sampling: SamplingConfig
     patch_pairs_max: int = Field(200, ge=0)
+
+    @property
+    def difference_max(self) -> dict[str, float]:
+        """Every limit on how far a pair may differ, by artifact feature."""
+        return {
+            "length_words": self.length_difference_words_max,
+            "emoji_count": self.emoji_difference_max,
+            **self.feature_difference_max,
+        }
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "AnnotationSection":
+        from flywheel_core.annotation.alternatives import REWRITING_PROMPTS
+        from flywheel_core.annotation.questions import QUESTION_SETS
+
+        for field, value, known in (
+            ("question_set", self.question_set, QUESTION_SETS),
+            ("rewriting_prompt", self.rewriting_prompt, REWRITING_PROMPTS),
+        ):
+            if value not in known:
+                raise ValueError(f"{field}: no version {value!r}; one of {', '.join(known)}")
+        if self.feature_difference_max:
+            from flywheel_core.evaluation.features import FEATURES
+
+            unknown = sorted(set(self.feature_difference_max) - set(FEATURES))
+            if unknown:
+                raise ValueError(
+                    f"feature_difference_max: {', '.join(unknown)} is no artifact feature; "
+                    f"one of {', '.join(sorted(FEATURES))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _source_can_do_it(self) -> "AnnotationSection":
+        chats = self.interactive_chats + self.steerability_chats
+        if chats and self.source != "world":
+            raise ValueError(
+                f"source {self.source!r} labels finished tasks and does not chat: set "
+                "interactive_chats and steerability_chats to 0 (people's own chats with the model "
+                "come in as internal traffic)"
+            )
+        if self.source == "signals" and (self.adjudicate != "none" or self.targeted_share):
+            raise ValueError(
+                "source 'signals' takes every turn that its reader rated up: leave adjudicate at "
+                "'none' and targeted_share at 0"
+            )
+        return self
 
 
 class RewardModelsSection(Section):
@@ -231,7 +315,8 @@ class ExecutionSection(Section):
     """Where and how wide it runs; changes no key.
 
     `runtime_env` goes to Ray as it is (`pip`, `py_modules`, `working_dir`, …); `env` are
-    environment variables of each stage's job.
+    environment variables of each stage's job. `annotation_exchange` is the folder in which people's
+    annotation tools find tasks and leave labels, a folder a batch below it.
     """
 
     launch: LaunchConfig
@@ -241,6 +326,7 @@ class ExecutionSection(Section):
     default_resources: StageResources = StageResources()
     env: dict[str, str] = {}
     runtime_env: dict[str, Any] = {}
+    annotation_exchange: str | None = None
     costs: CostSection = CostSection()
 
     def resources_of(self, stage: str) -> StageResources:

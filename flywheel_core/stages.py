@@ -67,14 +67,14 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        3,
+        4,
         ("traffic", ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
     Stage(
         "annotate",
-        1,
+        2,
         ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",

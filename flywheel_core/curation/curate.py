@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from flywheel_core.curation.columns import hash_shares
 from flywheel_core.curation.constraints import achieved_shares, balance
-from flywheel_core.curation.diversity import Vectors, first_of_each, prune
+from flywheel_core.curation.diversity import Pruned, first_of_each, prune
 from flywheel_core.curation.filters import filter_rows, told
-from flywheel_core.curation.near_duplicates import JACCARD_MIN, FindNear, near_duplicates
+from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import (
+    JACCARD_MIN,
+    FindNear,
+    copies,
+    near_duplicates,
+)
 from flywheel_core.curation.privacy import NameFinder
 from flywheel_core.curation.safety import (
     ConversationClassifier,
@@ -22,7 +31,6 @@ from flywheel_core.curation.splits import (
     Sides,
     assign,
     count_overlaps,
-    hash_share,
     shared_between_sides,
 )
 from flywheel_core.engines.base import Embedder
@@ -95,15 +103,28 @@ def select(
     find_near: FindNear,
 ) -> Selected:
     """Phases II and III and the splits, on the rows that passed Phase I."""
-    distinct = [passed[i] for i in first_of_each([rows[index] for index in passed])]
-    report: dict[str, Any] = {"distinct": len(distinct), "surfaces": {}}
+    ranks = _ranks(rows, passed, seed)
+    order = sorted(passed, key=ranks.__getitem__)
+    distinct = sorted(order[place] for place in first_of_each([rows[index] for index in order]))
+    groups = find_near(distinct)
+    gone = copies(rows, groups, ranks)
+    unlike = [index for index in distinct if index not in gone]
+    report: dict[str, Any] = {
+        "distinct": len(distinct),
+        "duplicates": {
+            "exact": len(passed) - len(distinct),
+            "near": len(gone),
+            "near_duplicate_jaccard_min": JACCARD_MIN,
+        },
+        "surfaces": {},
+    }
     assigned: list[Assigned] = []
-    sides = Sides(rows, find_near(distinct))
+    sides = Sides(rows, groups)
     for surface in SURFACES:
-        indices = [index for index in distinct if rows[index]["surface"] == surface]
+        indices = [index for index in unlike if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(
-                rows, indices, config, embedder, seed, production_digest, sides
+                rows, indices, ranks, config, embedder, seed, production_digest, sides
             )
             assigned.append(one)
             report["surfaces"][surface] = told
@@ -122,14 +143,15 @@ def select(
 def _curate_surface(
     rows: Sequence[Mapping[str, Any]],
     indices: list[int],
+    ranks: Mapping[int, float],
     config: CurationSection,
     embedder: Embedder,
     seed: int,
     production_digest: str,
     sides: Sides,
 ) -> tuple[Assigned, dict[str, Any]]:
-    vectors = _embed([rows[index]["messages"][-1]["content"] for index in indices], embedder)
-    diverse = [indices[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
+    pruned = _prune(rows, indices, ranks, config, embedder, seed)
+    diverse = [indices[place] for place in pruned.kept]
     balanced = balance(
         rows,
         diverse,
@@ -156,6 +178,7 @@ def _curate_surface(
     return assigned, {
         "distinct": len(indices),
         "diverse": len(diverse),
+        "diversity": pruned.report(),
         "balanced": balanced.achieved,
         "final": achieved_shares(rows, final),
         "split_by": assigned.unit,
@@ -165,11 +188,35 @@ def _curate_surface(
     }
 
 
-def _embed(texts: Sequence[str], embedder: Embedder) -> Vectors:
-    """Unit vectors [len(texts), d] of the turns to be answered, each wording embedded once."""
-    unique = sorted(set(texts))
-    position = {text: index for index, text in enumerate(unique)}
-    return embedder.embed(unique)[[position[text] for text in texts]]
+def _ranks(
+    rows: Sequence[Mapping[str, Any]], indices: Sequence[int], seed: int
+) -> dict[int, float]:
+    """By row index, the number by which duplicates and neighbours decide who stays: drawn from the
+    row's id, so it depends neither on the order of the rows nor on the other rows."""
+    shares = hash_shares(f"rank:{seed}:", rows, np.asarray(indices, dtype=np.int64))
+    return dict(zip(indices, shares.tolist(), strict=True))
+
+
+def _prune(
+    rows: Sequence[Mapping[str, Any]],
+    indices: Sequence[int],
+    ranks: Mapping[int, float],
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+) -> Pruned:
+    """Phase II on the turns to be answered; each wording is embedded once."""
+    turns = [rows[index]["messages"][-1]["content"] for index in indices]
+    wordings = sorted(set(turns))
+    numbers = {wording: number for number, wording in enumerate(wordings)}
+    return prune(
+        embedder.embed(wordings),
+        np.array([ranks[index] for index in indices]),
+        config.keep_share,
+        config.cluster_rows_max,
+        seed,
+        wording=np.array([numbers[turn] for turn in turns], dtype=np.int64),
+    )
 
 
 def prompt_row(

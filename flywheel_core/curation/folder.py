@@ -137,6 +137,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
             "after_erasure": told["rows"],
             "filtered": told["filtered"],
             "distinct": told["distinct"],
+            "without_near_duplicates": told["distinct"] - told["duplicates"]["near"],
             "diverse": sum(one["diverse"] for one in surfaces.values()),
             "balanced": sum(one["balanced"]["rows"] for one in surfaces.values()),
             "final": len(prompts),

@@ -15,10 +15,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.curation.columns import INDEX, IndexRows, index_of
+from flywheel_core.curation.columns import (
+    INDEX,
+    SHINGLES,
+    IndexRows,
+    index_of,
+    read_shingles,
+    shingles_table,
+)
 from flywheel_core.curation.curate import Curated, prompt_row, select
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
-from flywheel_core.curation.near_duplicates import Neighbours, near_duplicates
+from flywheel_core.curation.near_duplicates import Groups, group
 from flywheel_core.engines.base import Embedder, Progress
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.executor import Executor
@@ -28,7 +35,7 @@ from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
 
-PHASE_ONE_VERSION = 1
+PHASE_ONE_VERSION = 2
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
 
 
@@ -77,7 +84,7 @@ def curate_files(
             "traffic and the rules that rejected it"
         )
     workshop.progress(0, 3, "phases II and III")
-    rows = IndexRows(pa.concat_tables(pq.read_table(path) for path in filtered.files["index"]))
+    rows = IndexRows.of_files(filtered.files["index"])
     everything = range(len(rows))
     selected = select(
         rows,
@@ -106,7 +113,7 @@ def phase_one_job(traffic: TrafficFiles, erasures: Erasures, workshop: Workshop)
         config={"version": PHASE_ONE_VERSION, "erasures": erasures.digest},
         inputs=traffic.files,
         columns=TRAFFIC,
-        outputs={"kept": TRAFFIC, "index": INDEX},
+        outputs={"kept": TRAFFIC, "index": INDEX, "shingles": SHINGLES},
         folder=workshop.work / "phase_one",
         shard_rows=workshop.config.shard_rows,
         batch_rows=workshop.config.batch_rows,
@@ -125,9 +132,11 @@ def phase_one(batch: pa.Table, erasures: Erasures) -> Mapped:
     ]
     filtered = filter_rows(rows, RuleSafetyClassifier())
     kept = table.take(pa.array(filtered.kept, pa.int64()))
-    index = index_of(kept, [messages[number] for number in filtered.kept])
-    erased = batch.num_rows - table.num_rows
-    return Mapped({"kept": kept, "index": index}, {"erased": erased, **filtered.counts()})
+    turns = [messages[number] for number in filtered.kept]
+    return Mapped(
+        {"kept": kept, "index": index_of(kept, turns), "shingles": shingles_table(turns)},
+        {"erased": batch.num_rows - table.num_rows, **filtered.counts()},
+    )
 
 
 def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
@@ -140,8 +149,8 @@ def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Neighbours:
-    return near_duplicates(_rows_numbered(set(indices), filtered), indices)
+def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Groups:
+    return group(read_shingles(filtered.files["shingles"], indices), indices)
 
 
 def _rows_numbered(wanted: set[int], filtered: MapResult) -> dict[int, dict[str, Any]]:

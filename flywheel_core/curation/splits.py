@@ -10,15 +10,16 @@ several users, a near duplicate) is left out on the side that is filled later; e
 first.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_core.curation.diversity import prompt_text
-from flywheel_core.curation.near_duplicates import FindNear, Neighbours
+from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import NO_GROUPS, FindNear, Groups
 from flywheel_core.records import SPLITS, Split
 
 TRAINING_SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl")
@@ -49,9 +50,9 @@ def side_of(split: Split) -> str:
 class Sides:
     """Which side took which rows, and so which rows no other side may take."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], neighbours: Neighbours) -> None:
-        self._rows, self._neighbours = rows, neighbours
-        self._of_row: dict[int, str] = {}
+    def __init__(self, rows: Sequence[Mapping[str, Any]], groups: Groups) -> None:
+        self._rows, self._group_of = rows, groups.by_row()
+        self._of_group: dict[int, str] = {}
         self._of_conversation: dict[str, str] = {}
 
     def tie(self, index: int, split: Split) -> str:
@@ -60,18 +61,22 @@ class Sides:
         conversation = self._rows[index]["conversation_id"]
         if self._of_conversation.get(conversation, side) != side:
             return "conversation"
-        others = (self._of_row.get(other, side) for other in self._neighbours.get(index, ()))
-        return "near_duplicate" if any(other != side for other in others) else ""
+        group = self._group_of.get(index)
+        if group is not None and self._of_group.get(group, side) != side:
+            return "near_duplicate"
+        return ""
 
     def take(self, index: int, split: Split) -> None:
-        self._of_row[index] = side_of(split)
-        self._of_conversation[self._rows[index]["conversation_id"]] = side_of(split)
+        side = side_of(split)
+        self._of_conversation[self._rows[index]["conversation_id"]] = side
+        if index in self._group_of:
+            self._of_group[self._group_of[index]] = side
 
     def copy(self) -> "Sides":
         """The same, to try an assignment on."""
-        other = Sides(self._rows, self._neighbours)
-        other._of_row.update(self._of_row)
-        other._of_conversation.update(self._of_conversation)
+        other = copy(self)
+        other._of_group = dict(self._of_group)
+        other._of_conversation = dict(self._of_conversation)
         return other
 
 
@@ -80,12 +85,6 @@ def unit_of(row: Mapping[str, Any]) -> str:
     if row["user_id"] is None:
         return f"conversation:{row['conversation_id']}"
     return f"user:{row['user_id']}"
-
-
-def hash_share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def assign(
@@ -107,7 +106,7 @@ def assign(
     after them those of other models, as long as these are at most `rl_older_share_max` of it.
     `sides` holds what other surfaces took before, and is told what this one takes.
     """
-    sides = sides or Sides(rows, {})
+    sides = sides or Sides(rows, NO_GROUPS)
     bounds = _bounds(sizes)
     placed: list[tuple[int, Split]] = []
     for index in order:
@@ -229,16 +228,19 @@ def shared_between_sides(
         for split, indices in one.by_split.items()
         for index in indices
     }
-    neighbours = find_near(sorted(side_by_index))
+    group_of = find_near(sorted(side_by_index)).by_row()
+    sides_of_group: dict[int, set[str]] = {}
+    for index, group in group_of.items():
+        sides_of_group.setdefault(group, set()).add(side_by_index[index])
     labels: dict[str, dict[Any, set[str]]] = {name: {} for name in SHARED}
     for index, side in side_by_index.items():
         row = rows[index]
-        of_row = (row["user_id"], row["conversation_id"], prompt_text(row), index)
-        for name, label in zip(SHARED, of_row, strict=True):
+        of_row = (row["user_id"], row["conversation_id"], prompt_text(row))
+        for name, label in zip(SHARED, of_row, strict=False):
             if label is not None:
                 labels[name].setdefault(label, set()).add(side)
-        for other in neighbours.get(index, ()):
-            labels["near_duplicates"][index].add(side_by_index[other])
+        if index in group_of:
+            labels["near_duplicates"][index] = sides_of_group[group_of[index]]
     return {
         "training_and_evaluation": {
             name: sum("training" in sides and len(sides) > 1 for sides in found.values())

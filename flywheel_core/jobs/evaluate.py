@@ -189,7 +189,7 @@ def _side(
     responses = [completion.text for completion in completions]
     lengths = [completion.num_tokens for completion in completions]
     judged = judge_named(section.judge).judge(prompts.rows, responses)
-    return Side(responses, judged, feature_means(responses, lengths))
+    return Side(responses, judged, feature_means(responses, lengths, prompts.messages))
 
 
 def _matrix(

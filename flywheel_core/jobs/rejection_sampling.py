@@ -9,6 +9,10 @@ import numpy as np
 from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.errors import ConfigError
 from flywheel_core.evaluation.features import feature_means
+from flywheel_core.evaluation.prevalence import (
+    compare_accepted,
+    summarise_comparisons,
+)
 from flywheel_core.jobs.answers import (
     Prompts,
     Scores,
@@ -56,6 +60,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     rows += _base_rows(section, prompts, inputs["base"] / "model", len(rows), context)
     write_table(context.output / "training.parquet", rows, TRAINING_ROWS)
     taken = {(best.prompt_index, best.candidate_index) for best in accepted}
+    compared = compare_accepted(prompts.messages, candidates, taken)
     rejected = [
         text
         for row, texts in enumerate(candidates)
@@ -75,6 +80,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         metrics={
             "features_accepted": feature_means([row["response"] for row in rows[: len(accepted)]]),
             "features_rejected": feature_means(rejected),
+            "features_accepted_rejected": summarise_comparisons(compared),
             "mean_score_accepted": float(np.mean([best.score for best in accepted])),
         },
     )

@@ -175,7 +175,8 @@ class BenchmarkScore(EvidenceRecord):
 class ArtifactFeatures(EvidenceRecord):
     """Means of style features over the same prompts, in each feature's own unit.
 
-    Names by convention: `length_tokens`, `emoji_count`, and shares in 0..1 that end in `_share`.
+    Names are those of the registry (`evaluation.features.FEATURES`), where shares in 0..1 end in
+    `_share`, and `length_tokens`. A policy may band any of them.
     """
 
     num_responses: Number

@@ -21,6 +21,7 @@ from flywheel_core.pointers import Pointer
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.metrics import parse_metrics
 from flywheel_core.release.policy import ReleasePolicy
+from flywheel_core.report.annotation import summarise_annotation
 from flywheel_core.report.model import (
     DataCount,
     Decision,
@@ -121,6 +122,7 @@ def build_report(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Gener
         verdicts=tuple(run_gates(metrics, policy)),
         decision=_decision(store, plan),
         feature_shifts=_feature_shifts(details["features_by_stage"]),
+        annotation=summarise_annotation(manifests),
         conversations=tuple(_conversation(row) for row in details["side_by_side"]),
         hidden_effect=_hidden_effect(details["true_effect"]),
         ledger=_ledger(store, manifests.get("reward_models")),

@@ -69,6 +69,40 @@ class SideBySide(ReportRecord):
     candidate_reward: float | None = None
 
 
+class AgreementRow(ReportRecord):
+    """How far annotators agree on one question of one workflow; null where it cannot be told."""
+
+    workflow: str
+    question: str
+    num_tasks: int = Field(ge=0)
+    alpha: float | None
+    kappa: float | None
+    share_unanimous: float | None
+
+
+class FeatureContrast(ReportRecord):
+    """A flagged artifact feature: its mean on both sides, as `evaluation.prevalence` has it."""
+
+    feature: str
+    sides: str
+    first_mean: float
+    second_mean: float
+    effect_size: float | None
+    q_value: float
+    num_prompts: int = Field(ge=0)
+
+
+class AnnotationSummary(ReportRecord):
+    """The labels behind the reward models: agreement, who drifts, what was dropped by reason."""
+
+    agreement: tuple[AgreementRow, ...]
+    drifting: tuple[str, ...] = ()
+    dropped: dict[str, int] = Field(default_factory=dict)
+    remarks: dict[str, int] = Field(default_factory=dict)
+    targeted: dict[str, int] = Field(default_factory=dict)
+    contrasts: tuple[FeatureContrast, ...] = ()
+
+
 class HiddenEffect(ReportRecord):
     """The true effect, known only in the simulated world and never shown to a gate."""
 
@@ -140,6 +174,7 @@ class GenerationReport(ReportRecord):
     verdicts: tuple[Verdict, ...]
     decision: Decision | None = None
     feature_shifts: tuple[FeatureShift, ...] = ()
+    annotation: AnnotationSummary | None = None
     conversations: tuple[SideBySide, ...] = Field(default=(), max_length=MAX_CONVERSATIONS)
     hidden_effect: HiddenEffect | None = None
     ledger: Ledger | None = None

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.curation.columns import INDEX, IndexRows, index_of
+from flywheel_core.curation.columns import INDEX, IndexRows, index_of, shingles_table
 from flywheel_core.curation.constraints import balance
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, phase_one_job
@@ -40,7 +40,7 @@ def ours(folder: Path, work: Path) -> dict[str, Any]:
     ready_s = time.monotonic()
     result = executor.run(phase_one_job(traffic, NOBODY, workshop), workshop.progress)
     filtered_s = time.monotonic()
-    kept = _balance(pa.concat_tables(pq.read_table(path) for path in result.files["index"]))
+    kept = _balance(IndexRows.of_files(result.files["index"]))
     return {
         "start_s": ready_s - started_s,
         "phase_one_s": filtered_s - ready_s,
@@ -58,7 +58,7 @@ def bare(folder: Path) -> dict[str, Any]:
         indices = list(workers.map(_bare_loop, [files[n::WORKERS] for n in range(WORKERS)]))
     filtered_s = time.monotonic()
     index = pa.concat_tables(indices)
-    kept = _balance(index)
+    kept = _balance(IndexRows.of_table(index))
     return {
         "phase_one_s": filtered_s - started_s,
         "phase_three_s": time.monotonic() - filtered_s,
@@ -68,7 +68,8 @@ def bare(folder: Path) -> dict[str, Any]:
 
 
 def _bare_loop(files: list[Path]) -> pa.Table:
-    """The rules on every row of some files; what the solver needs of those kept."""
+    """The rules on every row of some files; what the solver needs of those kept, and (made, not
+    held) what the search for near duplicates would."""
     parts = [INDEX.empty_table()]
     classifier = RuleSafetyClassifier()
     for path in files:
@@ -78,12 +79,13 @@ def _bare_loop(files: list[Path]) -> pa.Table:
             said = table.column("response").to_pylist()
             rows = [{"messages": m, "response": r} for m, r in zip(messages, said, strict=True)]
             kept = filter_rows(rows, classifier).kept
-            parts.append(index_of(table.take(kept), [messages[one] for one in kept]))
+            turns = [messages[one] for one in kept]
+            parts.append(index_of(table.take(kept), turns))
+            shingles_table(turns)
     return pa.concat_tables(parts)
 
 
-def _balance(index: pa.Table) -> int:
-    rows = IndexRows(index)
+def _balance(rows: IndexRows) -> int:
     return len(balance(rows, range(len(rows)), **CAPS).kept)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from curation_samples import traffic_rows
 from hypothesis import given, settings
@@ -179,7 +180,7 @@ def test_the_index_tells_prompts_apart_exactly_as_their_texts_do(prompts: list[l
     for row, turns in zip(rows, prompts, strict=True):
         row["messages"] = [{"role": "user", "content": text} for text in turns]
     table = pa.Table.from_pylist(rows, schema=TRAFFIC)
-    seen = IndexRows(index_of(table, [row["messages"] for row in rows]))
+    seen = IndexRows.of_table(index_of(table, [row["messages"] for row in rows]))
     assert len(seen) == len(rows)
     for one, row in zip(seen, rows, strict=True):
         assert one["messages"][-1]["content"] == row["messages"][-1]["content"]
@@ -193,6 +194,18 @@ def test_the_index_tells_prompts_apart_exactly_as_their_texts_do(prompts: list[l
     assert [row["row_id"] for row in seen[-1:]] == [rows[-1]["row_id"]]
     with pytest.raises(IndexError):
         seen[len(rows)]
+
+
+def test_an_index_in_several_files_reads_like_one_in_memory(tmp_path: Path) -> None:
+    rows = [{**row, "character_id": f"k{number % 3}"} for number, row in enumerate(traffic_rows(9))]
+    table = pa.Table.from_pylist(rows, schema=TRAFFIC)
+    index = index_of(table, [row["messages"] for row in rows])
+    files = tuple(tmp_path / f"{number}.parquet" for number in range(3))
+    for number, path in enumerate(files):
+        pq.write_table(index.slice(number * 3, 3), path)
+    assert [dict(row) for row in IndexRows.of_files(files)] == [
+        dict(row) for row in IndexRows.of_table(index)
+    ]
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:

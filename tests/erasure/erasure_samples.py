@@ -69,7 +69,6 @@ def make_recipe(base: Path) -> Recipe:
             "traffic": {"source": "ingested", "num_days": 2, "sampling": sampling},
             "curation": {
                 "embedder": "hash",
-                "num_clusters": 1,
                 "prompts_per_surface": dict.fromkeys(SPLITS, 20),
             },
             "annotation": {"source": "signals", "sampling": sampling},
