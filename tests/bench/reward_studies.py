@@ -350,7 +350,7 @@ def drift_rows(bench: Bench) -> Iterator[Row]:
     family = ledger.families[0]
     from flywheel_core.report.ledger_chart import render_ledger
 
-    picture = Path("ledger.svg")
+    picture = Path("bench_ledger.svg")
     picture.write_text(render_ledger(ledger), encoding="utf-8")
     gains = diagonal_gains(family)
     table = "; ".join(
