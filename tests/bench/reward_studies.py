@@ -39,10 +39,10 @@ from tests.bench.reward_samples import (
 Kind = Literal["pointwise", "pairwise"]
 Reviews = Literal["all", "single", "unanimous"]
 
-CURVE_SIZES = (125, 250, 500, 1000, 2000)
-CURVE_EVAL_PAIRS = 3000
-AGREEMENT_TRAIN_PAIRS, AGREEMENT_EVAL_PAIRS = 700, 3000
-DRIFT_PAIRS, DRIFT_EVAL_PAIRS = 400, 700
+CURVE_SIZES = (125, 250, 500, 1000)
+CURVE_EVAL_PAIRS = 2000
+AGREEMENT_TRAIN_PAIRS, AGREEMENT_EVAL_PAIRS = 400, 2000
+DRIFT_PAIRS, DRIFT_EVAL_PAIRS = 240, 500
 
 
 def rows() -> Iterator[Row]:
