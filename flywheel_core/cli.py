@@ -134,7 +134,7 @@ def show_verdicts(rows: list[tuple[str, str, str]]) -> None:
 def ingest(
     file: Annotated[Path, typer.Argument(help="Parquet, JSONL or Topical-Chat file.")],
     file_format: Annotated[
-        str, typer.Option("--format", help="flywheel (contract), or topical-chat")
+        str, typer.Option("--format", help="flywheel, or topical-chat")
     ] = "flywheel",
     flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
     day: Annotated[

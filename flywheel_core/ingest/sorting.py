@@ -24,8 +24,10 @@ from flywheel_core.ingest.contract import BATCH_ROWS, BadRow, read_contract
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
 from flywheel_core.records import TRAFFIC
 
-FORMATS = ("flywheel", "contract", "topical-chat")
-"""`contract` is the older name of `flywheel`: rows of `records.TRAFFIC`."""
+FORMATS = ("flywheel", "topical-chat")
+"""`flywheel` is rows of `records.TRAFFIC`."""
+OLDER_NAMES = ("contract",)
+"""Of `flywheel`: still taken, no longer recommended."""
 
 ERASED = "user_id: on the list of erased users"
 PROGRESS_ROWS = 10_000
@@ -60,7 +62,7 @@ def sorted_rows(
 
 
 def reader_of(file_format: str, day: str | None, limits: HistoryLimits) -> Reader:
-    if file_format not in FORMATS:
+    if file_format not in (*FORMATS, *OLDER_NAMES):
         raise ConfigError(f"format: {file_format!r} is unknown; use one of {', '.join(FORMATS)}")
     if day is not None and not _is_date(day):
         raise ConfigError(f"day: {day!r} is not a date; write it as YYYY-MM-DD")

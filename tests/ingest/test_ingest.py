@@ -140,7 +140,7 @@ def test_a_file_that_is_not_what_it_says_is_refused_and_nothing_is_written(
 
 def test_a_wrong_argument_is_named_before_anything_is_read(store: Store, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
-    with pytest.raises(ConfigError, match=r"format: 'csv'.*contract, topical-chat"):
+    with pytest.raises(ConfigError, match=r"format: 'csv'.*use one of flywheel, topical-chat"):
         ingest(missing, "csv", store, "test")
     with pytest.raises(ConfigError, match=r"day: 'yesterday'.*YYYY-MM-DD"):
         ingest(missing, "contract", store, "test", day="yesterday")
