@@ -136,7 +136,9 @@ def ingest(
     file_format: Annotated[
         str, typer.Option("--format", help="flywheel, or topical-chat")
     ] = "flywheel",
-    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+    flywheel: Annotated[
+        str, typer.Option(help="Name of the flywheel; its erasure list applies with --out too.")
+    ] = "tiny",
     day: Annotated[
         str | None, typer.Option(help="Day of rows that carry none, YYYY-MM-DD.")
     ] = None,
@@ -180,6 +182,7 @@ def ingest(
                 day=day,
                 limits=HistoryLimits(max_history_turns, max_words),
                 erasures=read_erasures(store, flywheel),
+                erasures_of=flywheel,
                 on_rows=lambda rows: progress(rows, 0, "rows read"),
             )
         emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))

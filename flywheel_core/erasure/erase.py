@@ -57,13 +57,15 @@ class TrainedModel:
 @dataclass(frozen=True)
 class EraseReport:
     """What `flywheel erase` did. `record` is the list's record in force. `models` are those of
-    everybody on the list. `cache_names` are folders to remove from other machines' caches."""
+    everybody on the list. `users_not_found` were given and are in no artifact and no day, or no
+    longer. `cache_names` are folders to remove from other machines' caches."""
 
     flywheel: str
     record: int
     users_given: int
     users_new: int
     users_listed: int
+    users_not_found: int
     days: tuple[RewrittenDay, ...]
     retired: tuple[RetiredArtifact, ...]
     stopped_plans: tuple[str, ...]
@@ -81,6 +83,12 @@ class EraseReport:
             f"{self.flywheel}: {self.users_given} users given, {self.users_new} new to the list of "
             f"{self.users_listed} (record {self.record})"
         ]
+        if self.users_not_found:
+            lines.append(
+                f"  {self.users_not_found} of {self.users_given} users given were found in no "
+                "artifact and no day: unless they were erased before, compare how the ids are "
+                "written in the column user_id"
+            )
         lines += [
             f"  day {one.day}: version {one.version} has {one.rows_removed} rows less (key "
             f"{one.new_key}, before {one.old_key})"
@@ -104,7 +112,7 @@ class EraseReport:
 def read_user_ids(path: Path) -> list[str]:
     """User ids from a file, one a line; blank lines are skipped."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputDataError(
             f"file: {path} cannot be read ({type(error).__name__}); give a UTF-8 text file with "
@@ -158,6 +166,7 @@ def erase(
         users_given=len(given),
         users_new=added.num_new,
         users_listed=len(added.erasures.hashes),
+        users_not_found=len(given - survey.found),
         days=tuple(days),
         retired=tuple(retired),
         stopped_plans=tuple(plan.run_id for plan in stopped),

@@ -163,6 +163,7 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     for name in (*NAMES, *(name for name in OPTIONAL_NAMES if made[name] is not None)):
         _check_text(name, made[name], NAME_CHARS_MAX)
     _check_labels(made)
+    _check_identifiers(made)
     _check_nobody_named(made)
     for name in COUNTS:
         _check_count(name, made[name])
@@ -177,6 +178,14 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     if made["depth"] < num_user_turns - 1:
         raise RowFault("depth: smaller than the number of earlier user turns in messages")
     return made
+
+
+def _check_identifiers(made: Mapping[str, Any]) -> None:
+    """Whoever erases a user must find the identifier again, so it has to be as it looks."""
+    for name in IDENTIFIERS:
+        value = made[name]
+        if value is not None and (value != value.strip() or not value.isprintable()):
+            raise RowFault(f"{name}: begins or ends in whitespace, or holds what does not print")
 
 
 def _check_nobody_named(made: Mapping[str, Any]) -> None:

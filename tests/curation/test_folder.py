@@ -97,6 +97,17 @@ def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
     assert one == other
 
 
+def test_the_report_says_whose_erasure_list_was_applied(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "home" / "store"))
+    add_users(store, "other", ["u5", "u6"], by="x", reason="y")
+    rows = write_rows(tmp_path, 20)
+    ours = run("ingest", rows, "--out", tmp_path / "one")
+    assert "erasure list applied: of flywheel 'tiny', 0 users" in ours.stdout
+    theirs = run("ingest", rows, "--out", tmp_path / "two", "--flywheel", "other", "--json")
+    said = json.loads(theirs.stdout)
+    assert (said["erasures_of"], said["users_erased"]) == ("other", 2)
+
+
 def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path / "home" / "store"))
     rows, recipe = write_rows(tmp_path), write_recipe(tmp_path, 20)

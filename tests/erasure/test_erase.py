@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from erasure_samples import DAYS, ERASED, Sample, write_traffic
+from erasure_samples import DAYS, ERASED, Sample, row, write_traffic
 from typer.testing import CliRunner
 
 from flywheel_core.artifacts import (
@@ -302,10 +302,33 @@ def test_the_command_line_shows_counts_and_no_identifier(
         assert complaint in refused.stderr
 
 
+def test_users_that_are_in_nothing_are_counted(sample: Sample) -> None:
+    sample.climb("first", until="curate")
+    unknown = [f"{ERASED} ", "nobody-known"]
+    report = erase(sample.store, "test", [ERASED, *unknown], by="dpo", reason="asked for")
+    assert report.users_not_found == report.to_json()["users_not_found"] == 2
+    assert "2 of 3 users given were found in no artifact and no day" in report.summary()
+    assert not any(one in report.summary() for one in unknown)
+    again = erase(sample.store, "test", ["user3", "user5"], by="dpo", reason="asked for")
+    assert again.users_not_found == 0
+    assert "found in no artifact" not in again.summary()
+
+
+def test_a_user_who_is_only_in_a_quarantine_is_found(sample: Sample) -> None:
+    broken = {**row(901, "only-set-aside", DAYS[1]), "depth": -1}
+    path = sample.folder / "broken.jsonl"
+    path.write_text("\n".join(json.dumps(one) for one in (row(902, "user1", "2026-01-07"), broken)))
+    ingest(path, "flywheel", sample.store, "test")
+    report = erase(sample.store, "test", ["only-set-aside"], by="dpo", reason="asked for")
+    assert report.users_not_found == 0
+
+
 def test_user_ids_are_read_one_a_line(tmp_path: Path) -> None:
     path = tmp_path / "ids"
     path.write_text("a\n\n  b  \nc\n")
     assert read_user_ids(path) == ["a", "b", "c"]
+    path.write_text("a\nb\n", encoding="utf-8-sig")
+    assert read_user_ids(path) == ["a", "b"], "a byte order mark is no part of the first id"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputDataError, match="UTF-8 text file with one user id a line"):
         read_user_ids(path)
