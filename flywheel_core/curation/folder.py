@@ -199,7 +199,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "safety": told["safety"],
         "labels": told["labels"],
         **({"lint": told["lint"]} if "lint" in told else {}),
-        "duplicates": told["duplicates"],
+        "duplicates": told["duplicates"] | {"row_id": told.get("repeated_row_ids", 0)},
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
         "constraints": surfaces,
@@ -214,7 +214,10 @@ def summary(report: dict[str, Any]) -> str:
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
     duplicates = report["duplicates"]
-    lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
+    lines.append(
+        f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near, "
+        f"{duplicates['row_id']} of a row id that came before"
+    )
     for surface, told in report["constraints"].items():
         final, pruned = told["final"], told["diversity"]["pruned"]
         lines.append(

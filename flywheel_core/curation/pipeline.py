@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,6 +39,8 @@ from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
+from flywheel_core.row_groups import ROW_GROUP_ROWS
+from flywheel_core.row_ids import SeenIds
 
 PHASE_ONE_VERSION = 2
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
@@ -93,11 +96,11 @@ def curate_files(
         )
     workshop.progress(0, 3, "phases II and III")
     rows = IndexRows.of_files(filtered.files["index"])
-    everything = range(len(rows))
+    once = _first_of_each_id(rows)
     measured = None if measures is None else measures_of(measures, rows.column("row_id"))
     selected = select(
         rows,
-        everything,
+        once,
         config,
         embedder,
         seed,
@@ -112,7 +115,20 @@ def curate_files(
         for index, split in selected.chosen
     ]
     workshop.progress(3, 3, "phases II and III")
-    return Curated(prompts, report | selected.report)
+    repeated = {"repeated_row_ids": len(rows) - len(once)} if len(once) < len(rows) else {}
+    return Curated(prompts, report | repeated | selected.report)
+
+
+def _first_of_each_id(rows: IndexRows) -> Sequence[int]:
+    """Rows of several files may bear one id (a day that was taken in twice under two names): a
+    prompt's `prompt_id` must name one, so the first is kept."""
+    seen, column = SeenIds(), rows.column("row_id")
+    new = [
+        seen.are_new(column.slice(first, ROW_GROUP_ROWS).to_pylist())
+        for first in range(0, len(rows), ROW_GROUP_ROWS)
+    ]
+    once = np.flatnonzero(np.concatenate(new))
+    return range(len(rows)) if len(once) == len(rows) else once.tolist()
 
 
 def _filtered(

@@ -1,6 +1,7 @@
 """`flywheel ingest --out` and `flywheel curate`: by themselves, from a file to prompt sets."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_file_becomes_days_and_days_become_prompt_sets(tmp_path: Path) -> None
     assert (out / "prompts.parquet").stat().st_mtime_ns == before
     shown = run(*arguments)
     assert "read 1599 → after_erasure 1599 → filtered 1598" in shown.stdout.replace("\n", " ")
+
+
+def test_a_day_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
+    days, recipe = tmp_path / "days", write_recipe(tmp_path, 30)
+    assert run("ingest", write_rows(tmp_path), "--out", days).exit_code == 0
+    shutil.copy(days / "2026-01-06.parquet", days / "2026-01-07.parquet")
+    arguments = ("curate", "--in", days, "-r", recipe, "--production", "production")
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "800 of a row id that came before" in done.stdout.replace("\n", " ")
+    assert json.loads((tmp_path / "out/report.json").read_text())["duplicates"]["row_id"] == 800
 
 
 def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
