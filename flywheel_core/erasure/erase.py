@@ -8,7 +8,9 @@ In this order, each step repeatable, so that the same command finishes what was 
 4. All artifacts with such rows, and all that were made from them, are retired: a tombstone says
    so, and their row files are deleted. Manifests and counts stay, as the record of what was.
 5. Plans that would go on from there are stopped: their unfinished stages are retired in advance.
-6. Models are listed, not removed: those trained on such rows, and those that descend from one.
+6. Tasks and labels of retired batches in the annotation exchange are removed, or listed where this
+   machine does not reach them.
+7. Models are listed, not removed: those trained on such rows, and those that descend from one.
    Whether they may stay in production is for people to decide.
 
 What cannot be checked (a damaged file) is named, and the command then fails. Reports hold counts,
@@ -26,6 +28,7 @@ from typing import Any
 from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, model_digest
 from flywheel_core.deployment import Deployment
 from flywheel_core.erasure.days import Rewriter, RewrittenDay
+from flywheel_core.erasure.exchanges import ExchangeFolder, remove_exchanges
 from flywheel_core.erasure.survey import Survey, put_tombstone
 from flywheel_core.erasure.users import Added, add_users
 from flywheel_core.errors import ArtifactError, InputDataError
@@ -72,6 +75,7 @@ class EraseReport:
     models: tuple[TrainedModel, ...]
     local_copies_removed: int
     cache_names: tuple[str, ...]
+    exchanges: tuple[ExchangeFolder, ...]
     unchecked: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -105,6 +109,7 @@ class EraseReport:
         if self.cache_names:
             names = ", ".join(self.cache_names)
             lines.append(f"  remove from flywheel-scratch-*/cache on other machines: {names}")
+        lines += [one.summary() for one in self.exchanges]
         lines += [f"  NOT CHECKED {one}" for one in self.unchecked]
         return "\n".join(lines)
 
@@ -160,6 +165,7 @@ def erase(
     touched = survey.touched(holders)
     retired = _retire(survey, touched, added.record_number)
     stopped = _stop_plans(survey, flywheel, set(touched), added)
+    gone = {*touched, *survey.tombstones, *(s.ref for plan in stopped for s in plan.stages)}
     return EraseReport(
         flywheel=flywheel,
         record=added.record_number,
@@ -175,6 +181,7 @@ def erase(
         cache_names=tuple(
             sorted(survey.manifests[ref].digest for ref in touched if survey.rows(ref))
         ),
+        exchanges=tuple(remove_exchanges(store, flywheel, gone, survey.unchecked)),
         unchecked=tuple(survey.unchecked),
     )
 

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from erasure_samples import DAYS, ERASED, Sample, row, write_traffic
 from typer.testing import CliRunner
 
+from flywheel_core.annotation.exchange import batch_folder
 from flywheel_core.artifacts import (
     ArtifactRef,
     Attempt,
@@ -26,6 +28,7 @@ from flywheel_core.ingest.ingest import ingest
 from flywheel_core.jobs.base import execute
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.pointers import Pointer
+from flywheel_core.recipe import parse_recipe
 from flywheel_core.records import TRAFFIC, read_table
 from flywheel_core.store import LocalStore, MemoryStore, Store
 
@@ -300,6 +303,63 @@ def test_the_command_line_shows_counts_and_no_identifier(
         refused = CliRunner().invoke(app, ["erase", *wrong, *arguments[3:]])
         assert refused.exit_code == 1
         assert complaint in refused.stderr
+
+
+def ask_people(sample: Sample) -> Path:
+    """From now on people label, through a folder."""
+    recipe = sample.recipe.model_dump(mode="json")
+    recipe["annotation"]["source"] = "files"
+    recipe["execution"]["annotation_exchange"] = str(sample.folder / "exchange")
+    sample.recipe = parse_recipe(recipe, "of the tests")
+    return sample.folder / "exchange"
+
+
+def put_tasks(exchange: Path, plan: PinnedPlan) -> Path:
+    """Tasks for people, as the stage puts them."""
+    folder = batch_folder(exchange, plan.stage("annotate").ref)
+    (folder / "static").mkdir(parents=True)
+    (folder / "static" / "tasks.jsonl").write_text(json.dumps(row(0, ERASED, DAYS[0])))
+    return folder
+
+
+def test_a_retired_batchs_exchange_is_removed_and_named(sample: Sample) -> None:
+    exchange = ask_people(sample)
+    done = put_tasks(exchange, sample.climb("done"))
+    report = run(sample)
+    assert [(one.folder, one.removed) for one in report.exchanges] == [(str(done), True)]
+    assert not done.exists()
+    assert f"removed annotation exchange {done}" in report.summary()
+    kept = put_tasks(exchange, sample.climb("fresh", until="curate"))
+    again = run(sample)
+    assert [(one.folder, one.removed) for one in again.exchanges] == [(str(done), False)]
+    assert f"remove annotation exchange {done} where it is mounted" in again.summary()
+    assert kept.is_dir(), "a batch without the user stays"
+
+
+def test_the_exchange_of_a_stopped_plan_is_removed_though_nothing_was_committed(
+    sample: Sample,
+) -> None:
+    exchange = ask_people(sample)
+    begun = put_tasks(exchange, sample.climb("begun", until="curate"))
+    report = run(sample)
+    assert report.stopped_plans == ("begun",)
+    assert [one.removed for one in report.exchanges] == [True]
+    assert not begun.exists()
+
+
+def test_an_exchange_that_cannot_be_removed_is_not_passed_over(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flywheel_core.erasure import exchanges
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError
+
+    folder = put_tasks(ask_people(sample), sample.climb("done"))
+    monkeypatch.setattr(exchanges, "shutil", SimpleNamespace(rmtree=refuse))
+    report = erase(sample.store, "test", [ERASED], by="dpo", reason="asked for")
+    assert report.unchecked == (f"{folder}: PermissionError; remove it by hand",)
+    assert not report.exchanges[0].removed
 
 
 def test_users_that_are_in_nothing_are_counted(sample: Sample) -> None:
