@@ -143,6 +143,17 @@ class CurationSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_character_may_have_a_prompt(self) -> "CurationSection":
+        total = sum(self.prompts_per_surface.values())
+        if total and total * self.character_share_max < 1:
+            raise ValueError(
+                f"character_share_max {self.character_share_max}: of the {total} prompts of "
+                "prompts_per_surface that is less than one a character, so none could be taken; "
+                "ask for more prompts, or raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_splits(self) -> "CurationSection":
         from flywheel_core.records import SPLITS
 

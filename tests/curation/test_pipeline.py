@@ -190,7 +190,7 @@ def test_a_run_that_broke_off_goes_on_after_phase_one(tmp_path: Path) -> None:
 def test_nothing_kept_is_an_error_that_counts_the_rules(tmp_path: Path) -> None:
     rows = [{**row, "response": "my card is 4111 1111 1111 1111"} for row in week(200)]
     with pytest.raises(InputDataError, match=r"kept none of 400 rows: \{'privacy_"):
-        from_files(rows, section(5), tmp_path)
+        from_files(rows, section(6), tmp_path)
 
 
 TURN = st.sampled_from(["", "a", "b", "a b", '"', "é"])
@@ -239,7 +239,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputDataError, match=r"2026-01-05\.parquet is not a readable Parquet file"):
         curate_files(
             replace(traffic, files=(first,)),
-            section(5),
+            section(6),
             HashEmbedder(),
             0,
             production_digest="",
