@@ -26,10 +26,6 @@ class JobClassifier(Protocol):
     """Says which job-to-be-done each conversation is for, in the recipe's own words (Table 1);
     None where it cannot tell."""
 
-    def _embedded(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._embedder.embed(texts)
-        return vectors[np.arange(len(vectors))]
-
     def jobs_of(self, conversations: Sequence[Messages]) -> Sequence[str | None]: ...
 
 
