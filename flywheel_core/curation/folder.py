@@ -8,7 +8,7 @@ I's first missing shard; the same command after the end finds it done.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,10 @@ def _production(files: Sequence[Path], given: str | None) -> str:
     if not served or (given is not None and given in served):
         return given or ""
     shown = ", ".join(f"{one} ({count})" for one, count in served.most_common(NUM_DIGESTS_SHOWN))
+    said = "is not given" if given is None else f"{given!r} served none of the rows"
     raise ConfigError(
-        f"production: {given!r} served none of the rows; RL prompts are near-policy (turns of the "
-        f"production model), so give --production one of the model digests (rows): {shown}"
+        f"production: {said}; RL prompts are near-policy (turns of the production model), so give "
+        f"--production one of the model digests (rows): {shown}"
     )
 
 
@@ -212,14 +213,31 @@ def summary(report: dict[str, Any]) -> str:
     phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    lines += [f"  no safety verdict {n}: {why}" for why, n in report["safety"]["failures"].items()]
+    lines += [f"  {name}: {_listed(found)}" for name, found in report["labels"].items() if found]
+    if "lint" in report:
+        lint = report["lint"]
+        lines.append(
+            f"  linter changed {lint['rows_changed']} of {lint['rows']} RL prompts; turns by rule: "
+            f"{_listed(lint['turns_before'])}; still: {_listed(lint['turns_after'])}"
+        )
     for surface, told in report["constraints"].items():
         final = told["final"]
         lines.append(
             f"  {surface}: first turns {final['first_turn_share']:.1%}, largest character "
-            f"{final['largest_character_share']}, split by {told['split_by']}"
+            f"{_share(final['largest_character_share'])}, split by {told['split_by']}"
         )
         short = {split: n for split, n in told["got"].items() if n < told["asked"][split]}
         for split, count in short.items():
             lines.append(f"    {split}: {count} of {told['asked'][split]} asked for")
-    lines.append(f"  {report['out']}/{PROMPTS_FILE}: {report['prompts_by_split']}")
+    lines.append(f"  {report['out']}/{PROMPTS_FILE}: {_listed(report['prompts_by_split'])}")
+    lines.append(f"  {report['out']}/{REPORT_FILE}: every constraint's limits and what it came to")
     return "\n".join(lines)
+
+
+def _share(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.1%}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
