@@ -202,6 +202,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         **({"lint": told["lint"]} if "lint" in told else {}),
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
+        "pools": told["pools"],
         "constraints": surfaces,
         "splits": told["splits"],
         "data_evidence": told["data_evidence"],
