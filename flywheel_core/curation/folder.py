@@ -200,6 +200,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "safety": told["safety"],
         "labels": told["labels"],
         **({"lint": told["lint"]} if "lint" in told else {}),
+        "duplicates": told["duplicates"],
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
         "pools": told["pools"],
@@ -222,8 +223,14 @@ def summary(report: dict[str, Any]) -> str:
             f"  linter changed {lint['rows_changed']} of {lint['rows']} RL prompts; turns by rule: "
             f"{_listed(lint['turns_before'])}; still: {_listed(lint['turns_after'])}"
         )
+    duplicates = report["duplicates"]
+    lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
     for surface, told in report["constraints"].items():
-        final = told["final"]
+        final, pruned = told["final"], told["diversity"]["pruned"]
+        lines.append(
+            f"  {surface}: pruned {pruned['equal_turn']} whose turn is worded like another's, "
+            f"{pruned['similar_turn']} that are close to one"
+        )
         lines.append(
             f"  {surface}: first turns {final['first_turn_share']:.1%}, largest character "
             f"{_share(final['largest_character_share'])}, split by {told['split_by']}"
