@@ -63,16 +63,7 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     section = job.recipe.curation
     guard_digest = _guard_digest(section.safety.model)
-    what = {
-        "inputs": digests,
-        "curation": section.model_dump(mode="json"),
-        "seed": job.recipe.seed,
-        "production": job.production,
-        "erasures": job.erasures.digest,
-        "version": PHASE_ONE_VERSION,
-        "guard": guard_digest,
-        "measures": _measures_digest(job.measures),
-    }
+    what = _identity(job, digests, guard_digest)
     production = _production(files, job.production)
     claim(job.out, "curate", what)
     if (job.out / REPORT_FILE).exists():
@@ -101,6 +92,20 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _identity(job: FolderJob, digests: Sequence[str], guard_digest: str) -> dict[str, Any]:
+    """What the folder belongs to: the same command goes on, another is refused."""
+    return {
+        "inputs": digests,
+        "curation": job.recipe.curation.model_dump(mode="json"),
+        "seed": job.recipe.seed,
+        "production": job.production,
+        "erasures": job.erasures.digest,
+        "version": PHASE_ONE_VERSION,
+        "guard": guard_digest,
+        "measures": _measures_digest(job.measures),
+    }
 
 
 def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
