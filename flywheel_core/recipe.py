@@ -128,9 +128,7 @@ class CurationSection(Section):
     @property
     def row_rules(self) -> RowRules:
         """What Phase I does with a row by itself."""
-        return RowRules(
-            names=self.names, language=self.language, jobs=self.jobs, embedder=self.embedder
-        )
+        return RowRules(names=self.names, language=self.language, jobs=self.jobs)
 
     @model_validator(mode="after")
     def _targets_are_shares_of_one_set(self) -> "CurationSection":

@@ -45,7 +45,7 @@ from flywheel_core.curation.strata import Measures, row_strata
 from flywheel_core.engines.base import Embedder
 from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
-from flywheel_core.records import PROMPTS, SURFACES, Reason, Split
+from flywheel_core.records import PROMPTS, SPLITS, SURFACES, Reason, Split
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,7 @@ def select(
     ]
     shared = shared_between_sides(rows, assigned, find_near)
     report["splits"] = {"near_duplicate_jaccard_min": JACCARD_MIN, "shared": shared}
+    report["pools"] = _pools(rows, chosen, production_digest)
     report["data_evidence"] = _evidence(rows, assigned, chosen, production_digest, shared)
     return Selected(chosen, report)
 
@@ -293,6 +294,17 @@ def reason_of(split: Split, model_digest: str | None, production_digest: str) ->
     if model_digest is None:
         return "policy_unknown"
     return "near_policy" if model_digest == production_digest else "older_policy"
+
+
+def _pools(
+    rows: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, Split]], production_digest: str
+) -> dict[Split, dict[Reason, int]]:
+    """How many prompts of each split were taken for which reason."""
+    pools: dict[Split, dict[Reason, int]] = {split: {} for split in SPLITS}
+    for index, split in chosen:
+        reason = reason_of(split, rows[index]["model_digest"], production_digest)
+        pools[split][reason] = pools[split].get(reason, 0) + 1
+    return pools
 
 
 def _evidence(

@@ -150,6 +150,8 @@ def test_rl_prompts_of_older_models_come_last_and_within_their_share(tmp_path: P
     assert {prompt["reason"] for prompt in rl} == {"near_policy"}
     mixed = from_files(rows, section(40, rl_older_share_max=0.3), tmp_path / "mixed")
     reasons = Counter(p["reason"] for p in mixed.prompts if p["split"] == "rl")
+    assert mixed.report["pools"]["rl"] == reasons
+    assert mixed.report["pools"]["gate"] == {"held_out": 80}
     assert reasons["near_policy"] == len(rl)
     assert 0 < reasons["older_policy"] <= 0.3 * reasons.total()
     unknown = [{**row, "model_digest": None} for row in rows]
