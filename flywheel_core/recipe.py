@@ -11,6 +11,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flywheel_core.curation.config import (
+    JobsConfig,
+    LanguageConfig,
+    LintRule,
+    NamesConfig,
+    RowRules,
+    SafetyConfig,
+)
 from flywheel_core.engines.config import (
     EmbedderConfig,
     EngineConfig,
@@ -95,6 +103,11 @@ class CurationSection(Section):
 
     RL prompts are near-policy: turns that the production model served (§3.5.2). Where there are too
     few, turns of older models fill up to `rl_older_share_max` of them; the default admits none.
+
+    `safety`, `names`, `language` and `jobs` say who judges and labels a row in Phase I; by default
+    rules and the log's own fields do, and no model is asked. `lint` names the rules of the linter
+    that clean supervised rows and RL prompts (Table 7, §3.5.6). Off by default: it changes what a
+    model is trained on, so a recipe says it, and the simulated world's language is closed.
     """
 
     keep_share: Share = 0.9
@@ -106,6 +119,18 @@ class CurationSection(Section):
     strata_tolerance: Share = 0.02
     strata_targets: dict[Stratum, dict[str, Share]] = {}
     prompts_per_surface: dict[str, int]
+    safety: SafetyConfig = SafetyConfig()
+    names: NamesConfig = NamesConfig()
+    language: LanguageConfig = LanguageConfig()
+    jobs: JobsConfig = JobsConfig()
+    lint: tuple[LintRule, ...] = ()
+
+    @property
+    def row_rules(self) -> RowRules:
+        """What Phase I does with a row by itself."""
+        return RowRules(
+            names=self.names, language=self.language, jobs=self.jobs, embedder=self.embedder
+        )
 
     @model_validator(mode="after")
     def _targets_are_shares_of_one_set(self) -> "CurationSection":
