@@ -91,7 +91,7 @@ def _growth() -> Row:
         "",
         f"<= {EXPONENT_MAX}",
         exponent <= EXPONENT_MAX,
-        f"slope of log CPU time over log rows, MinHash groups and pruning of 128-dimensional vectors, "
+        f"slope of log CPU time over log rows, MinHash groups and pruning of 128-d vectors, "
         f"{CROWD:.0%} of the rows near duplicates of one another: {said}",
     )
 
