@@ -193,6 +193,10 @@ def curate(
     production: Annotated[
         str | None, typer.Option(help="Digest of the model whose turns are near-policy.")
     ] = None,
+    measures: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of row_id with quality and difficulty, or reward scores."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Filter, diversify, balance and split traffic into prompt sets; goes on where it broke off."""
@@ -205,7 +209,8 @@ def curate(
         loaded = load_recipe(recipe)
         erasures = read_erasures(Deployment.from_environment().store(), loaded.flywheel)
         report = curate_folder(
-            FolderJob(source, out, loaded, production, erasures), TerminalProgress()
+            FolderJob(source, out, loaded, production, erasures, measures=measures),
+            TerminalProgress(),
         )
         emit(
             report, as_json, lambda: console.print(summary(report), highlight=False, soft_wrap=True)

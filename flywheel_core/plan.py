@@ -36,7 +36,16 @@ from flywheel_core.keys import stage_key
 from flywheel_core.parents import Parent, import_model, name_model, parent_to_be, production_parent
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
-from flywheel_core.stages import BASE, CLIMB, ERASURES, POOL, PRODUCTION, SIGNAL_BASE, Stage
+from flywheel_core.stages import (
+    BASE,
+    CLIMB,
+    ERASURES,
+    GUARD,
+    POOL,
+    PRODUCTION,
+    SIGNAL_BASE,
+    Stage,
+)
 from flywheel_core.start_at import FROM_THE_START, StartAt, checkpoint_ref
 from flywheel_core.store import Store
 
@@ -313,6 +322,8 @@ def _plan(wanted: _Draft) -> PinnedPlan:
         **{f"day-{day}": ref for day, ref in wanted.pinned_days.items()},
         **earlier_batches(store, recipe.flywheel, wanted.parent.pointer_number),
     }
+    if recipe.curation.safety.model is not None:
+        known[GUARD] = wanted.taking.model(recipe, store, GUARD, recipe.curation.safety.model)
     erasures = read_erasures(store, recipe.flywheel)
     if erasures:
         known[ERASURES] = wanted.taking.erasures(store, recipe.flywheel, erasures)

@@ -11,7 +11,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flywheel_core.engines.config import EngineConfig, ExecutorConfig, SamplingConfig
+from flywheel_core.curation.config import (
+    JobsConfig,
+    LanguageConfig,
+    LintRule,
+    NamesConfig,
+    RowRules,
+    SafetyConfig,
+)
+from flywheel_core.engines.config import (
+    EmbedderConfig,
+    EngineConfig,
+    ExecutorConfig,
+    SamplingConfig,
+)
 from flywheel_core.errors import ConfigError
 from flywheel_core.sizing import LlamaShape
 from flywheel_core.studies import StudySection, check_rl_rewards
@@ -90,17 +103,34 @@ class CurationSection(Section):
 
     RL prompts are near-policy: turns that the production model served (§3.5.2). Where there are too
     few, turns of older models fill up to `rl_older_share_max` of them; the default admits none.
+
+    `safety`, `names`, `language` and `jobs` say who judges and labels a row in Phase I; by default
+    rules and the log's own fields do, and no model is asked. `lint` names the rules of the linter
+    that clean supervised rows and RL prompts (Table 7, §3.5.6). Off by default: it changes what a
+    model is trained on, so a recipe says it, and the simulated world's language is closed.
     """
 
     keep_share: Share = 0.9
-    embedder: Literal["minilm", "hash"] = "minilm"
-    cluster_rows_max: int = Field(1024, ge=2)
+    embedder: EmbedderConfig = EmbedderConfig()
+    cluster_rows_max: int = Field(1024, ge=2, le=8192)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
     rl_older_share_max: Share = 0.0
     strata_tolerance: Share = 0.02
     strata_targets: dict[Stratum, dict[str, Share]] = {}
     prompts_per_surface: dict[str, int]
+    safety: SafetyConfig = SafetyConfig()
+    names: NamesConfig = NamesConfig()
+    language: LanguageConfig = LanguageConfig()
+    jobs: JobsConfig = JobsConfig()
+    lint: tuple[LintRule, ...] = ()
+
+    @property
+    def row_rules(self) -> RowRules:
+        """What Phase I does with a row by itself."""
+        return RowRules(
+            names=self.names, language=self.language, jobs=self.jobs, embedder=self.embedder
+        )
 
     @model_validator(mode="after")
     def _targets_are_shares_of_one_set(self) -> "CurationSection":

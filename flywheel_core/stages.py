@@ -20,6 +20,7 @@ POOL = "pool"
 SIGNAL_BASE = "signal_base"
 BATCH = "batch"
 PRIOR = "prior"
+GUARD = "guard"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -32,10 +33,11 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from), `pool` (every other policy of the rejection-sampling pool), `signal_base` (the
-    smaller one that signal models start from, if any), `batch` (the pairs of each generation
-    before), `prior` (the reward models in force) and `erasures` (the list of erased users, once
-    there is one; whatever reads rows of users takes it).
+    starts from), `pool` (every other policy of the rejection-sampling pool), `guard` (the safety
+    model of curation, where the recipe has one), `signal_base` (the smaller one that signal models
+    start from, if any), `batch` (the pairs of each generation before), `prior` (the reward models
+    in force) and `erasures` (the list of erased users, once there is one; whatever
+    reads rows of users takes it).
     """
 
     name: str
@@ -67,8 +69,8 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        4,
-        ("traffic", ERASURES),
+        5,
+        ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
@@ -90,7 +92,10 @@ CLIMB: tuple[Stage, ...] = (
         "rejection_sampling",
         2,
         ("curate", "reward_models", PRODUCTION, BASE, POOL),
-        _section("rejection_sampling"),
+        lambda recipe: {
+            **_section("rejection_sampling")(recipe),
+            "lint": list(recipe.curation.lint),
+        },
         "best of k from a pool of policies (Algorithm 1)",
     ),
     Stage(

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from flywheel_core.curation.config import LintRule
+from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_training_rows
 from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.errors import ConfigError
 from flywheel_core.evaluation.features import feature_means
@@ -30,10 +32,12 @@ from flywheel_core.sampling.rejection import accept_best, composite, require_sco
 
 class Config(Section):
     rejection_sampling: RejectionSection
+    lint: tuple[LintRule, ...] = ()
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes `training.parquet`: accepted samples, and a share of the base model's own data."""
+    """Writes `training.parquet`: accepted samples, and a share of the base model's own data; and
+    where the recipe asks for the linter, its edits to them."""
     section = config.rejection_sampling
     require_same_tokenizer(
         inputs["production"] / "model", reward_models(inputs["reward_models"], "")
@@ -58,6 +62,11 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         for best in accepted
     ]
     rows += _base_rows(section, prompts, inputs["base"] / "model", len(rows), context)
+    told: dict[str, Any] = {}
+    if config.lint:
+        linted = lint_training_rows(rows, config.lint)
+        rows, told = linted.rows, {"lint": linted.report}
+        write_table(context.output / LINT_FILE, linted.edits, LINT_EDITS)
     write_table(context.output / "training.parquet", rows, TRAINING_ROWS)
     taken = {(best.prompt_index, best.candidate_index) for best in accepted}
     compared = compare_accepted(prompts.messages, candidates, taken)
@@ -82,6 +91,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
             "features_rejected": feature_means(rejected),
             "features_accepted_rejected": summarise_comparisons(compared),
             "mean_score_accepted": float(np.mean([best.score for best in accepted])),
+            **told,
         },
     )
 

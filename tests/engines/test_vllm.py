@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig, SamplingConfig
 from flywheel_core.engines.rendering import encode, render_prompt, render_row
 from flywheel_core.errors import EngineError
 from tests.engines.tiny import TinyModels, messages
@@ -155,8 +155,10 @@ def test_a_classifier_with_two_labels_is_refused(scorer: Any, tiny: TinyModels) 
 
 
 def test_minilm_embeds_without_a_network() -> None:
-    from flywheel_core.engines.embedder import MiniLmEmbedder
+    from flywheel_core.engines.embedder import SentenceEmbedder
 
-    vectors = MiniLmEmbedder().embed(["a dog runs", "a puppy is running", "tax law reform"])
+    vectors = SentenceEmbedder(EmbedderConfig(), EngineConfig()).embed(
+        ["a dog runs", "a puppy is running", "tax law reform"]
+    )
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
