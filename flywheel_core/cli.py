@@ -2,17 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flywheel_core.deployment import Deployment
-from flywheel_core.errors import FlywheelError
+from flywheel_core.experiments.command import ab_app
+from flywheel_core.terminal import JsonOption, clear_errors, complaints, console, emit
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,35 +19,11 @@ app = typer.Typer(
 )
 gate_app = typer.Typer(invoke_without_command=True, help="Ask the gates about measured metrics.")
 app.add_typer(gate_app, name="gate")
-
-console = Console()
-complaints = Console(stderr=True)
+app.add_typer(ab_app, name="ab")
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name in dags/recipes, or path.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who is doing this; recorded.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """One sentence for the errors we raise on purpose, exit code 1; Ctrl-C exits 130."""
-    try:
-        yield
-    except FlywheelError as error:
-        complaints.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as interrupt:
-        complaints.print("\ninterrupted: finished work is kept; the same command goes on from here")
-        raise typer.Exit(130) from interrupt
-
-
-def emit(data: Any, as_json: bool, show: Callable[[], None]) -> None:
-    """JSON on standard output, or the human view."""
-    if as_json:
-        sys.stdout.write(json.dumps(data, indent=1) + "\n")
-    else:
-        show()
 
 
 @app.command()

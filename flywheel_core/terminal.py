@@ -1,0 +1,38 @@
+"""What every command of the command line shares: where it prints, and how an error looks."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flywheel_core.errors import FlywheelError
+
+console = Console()
+complaints = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """One sentence for the errors we raise on purpose, exit code 1; Ctrl-C exits 130."""
+    try:
+        yield
+    except FlywheelError as error:
+        complaints.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as interrupt:
+        complaints.print("\ninterrupted: finished work is kept; the same command goes on from here")
+        raise typer.Exit(130) from interrupt
+
+
+def emit(data: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """JSON on standard output, or the human view."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=1) + "\n")
+    else:
+        show()
