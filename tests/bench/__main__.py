@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench import Row
 
-GROUPS = ("climb", "chaos")
+GROUPS = ("climb", "chaos", "experiments")
 OUTPUT = Path("bench.json")
 
 

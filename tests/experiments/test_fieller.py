@@ -238,7 +238,19 @@ def test_the_command_line_takes_a_covariance_and_a_critical_value() -> None:
 def test_the_command_line_says_what_is_wrong() -> None:
     done = CliRunner().invoke(
         app,
-        "ab lift --test-mean nan --test-se 1 --control-mean 1 --control-se 1 --json".split(),
+        [
+            "ab",
+            "lift",
+            "--test-mean",
+            "nan",
+            "--test-se",
+            "1",
+            "--control-mean",
+            "1",
+            "--control-se",
+            "1",
+            "--json",
+        ],
     )
     assert done.exit_code == 1
     assert "test mean nan" in done.output

@@ -1,0 +1,77 @@
+"""What an experiment is read by, decided before it starts."""
+
+import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flywheel_core.experiments.logs import COVARIATES, DIMENSIONS
+
+RESERVED = ("user_id", "at", "event_id", "one", "engaged", "engaged_days", *COVARIATES)
+
+
+class GuardrailConfig(BaseModel):
+    """A column of the events that must not change for the worse; `harm` is the bad direction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str
+    harm: Literal["up", "down"] = "up"
+
+    @model_validator(mode="after")
+    def _may_guard(self) -> "GuardrailConfig":
+        if self.column in RESERVED:
+            raise ValueError(
+                f"column {self.column!r} has a meaning of its own; give a column of counts, for "
+                "example thumb_down"
+            )
+        return self
+
+
+class ReadoutConfig(BaseModel):
+    """How an experiment is read. A seven-day window and 10 % an arm are the paper's (§2.5.2), the
+    rest is ours.
+
+    `first_day` is the day of the first exposure where it is not given; `through` is the last day
+    to read, else the last one that the logs hold. An event up to `clock_skew_s` before its user's
+    first exposure counts as after it. A user who sends more than `max_sends_per_day` on some day
+    is a program, and is left out of both arms. `expected_lifts_pct` are the lifts the experiment
+    was sized for: they set the always-valid interval's mixture (see `sequential`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    first_day: datetime.date | None = None
+    through: datetime.date | None = None
+    num_days: int = Field(default=7, ge=1, le=366)
+    test_share: float = Field(default=0.10, gt=0, le=1)
+    control_share: float = Field(default=0.10, gt=0, le=1)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    target_power: float = Field(default=0.8, gt=0, lt=1)
+    clock_skew_s: float = Field(default=60.0, ge=0)
+    max_sends_per_day: int = Field(default=1000, ge=1, le=10**7)
+    max_in_both_arms_share: float = Field(default=0.01, ge=0, le=1)
+    breakdowns: tuple[str, ...] = DIMENSIONS
+    guardrails: tuple[GuardrailConfig, ...] = ()
+    metric_guardrails: tuple[str, ...] = ("breadth", "depth_per_assigned_user")
+    expected_lifts_pct: dict[str, float] = Field(
+        default_factory=lambda: {"breadth": 2.0, "depth": 5.0, "depth_per_assigned_user": 5.0}
+    )
+    expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
+    with_delta: bool = False
+    with_bootstrap: bool = False
+    bootstrap_seed: int = 0
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "ReadoutConfig":
+        unknown = set(self.breakdowns) - set(DIMENSIONS)
+        if unknown:
+            raise ValueError(
+                f"breakdowns: {sorted(unknown)[0]!r} is none of {', '.join(DIMENSIONS)}"
+            )
+        if self.test_share + self.control_share > 1 + 1e-12:
+            raise ValueError(
+                f"test_share {self.test_share} and control_share {self.control_share}: together "
+                "they must not exceed 1"
+            )
+        return self
