@@ -6,6 +6,9 @@ A half-written attempt is never visible, and a losing writer gets the winner's m
 
 A *key* names what was asked for (config and inputs); a *digest* names the bytes that came out.
 They are apart because GPU runs do not repeat bit for bit.
+
+A manifest is never changed. Where the rows of erased users force data out (`erasure/`), a
+*tombstone* is put beside it that says what was removed, and every reader meets a clear error.
 """
 
 import hashlib
@@ -28,6 +31,7 @@ from flywheel_core.errors import (
     ArtifactCorrupt,
     ArtifactError,
     ArtifactMissing,
+    ArtifactRetired,
     SchemaTooNew,
     StoreMissing,
 )
@@ -114,6 +118,21 @@ class Manifest(Record):
         """Digest of the content: names and bytes of the files, in order of name."""
         listing = [(entry.name, entry.sha256) for entry in sorted(self.files, key=lambda e: e.name)]
         return digest_of(listing)
+
+
+class Tombstone(Record):
+    """What was removed from an artifact because it held rows of erased users, and why.
+
+    `removed` are names of its files (all that a late commit would bring, where it is not made
+    yet). A *usable* artifact still serves as a model: only rows beside its weights are gone.
+    `erasure` is the number of the record in the pointer `erasures`.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    ref: ArtifactRef
+    erasure: int = Field(ge=1)
+    removed: tuple[str, ...]
+    usable: bool
 
 
 def digest_of(value: Any) -> str:
@@ -209,13 +228,24 @@ class Attempt:
             self.store.upload(
                 self.folder / entry.name, f"{self.ref.path}/attempts/{self.id}/{entry.name}"
             )
+        retired = read_tombstone(self.store, self.ref)
+        if retired is not None:
+            self.drop()
+            raise ArtifactRetired(_retired(retired))
         data = manifest.model_dump_json(indent=1).encode()
         if self.store.put_if_absent(f"{self.ref.path}/manifest.json", data):
+            self._tidy()
             return manifest
         winner = read_manifest(self.store, self.ref)
         if winner.attempt != self.id:  # else it is ours: the put was repeated after a lost answer
             self.drop()
+        self._tidy()
         return winner
+
+    def _tidy(self) -> None:
+        """Leave no second copy of what has been uploaded on this machine."""
+        if not isinstance(self.store, LocalStore):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def drop(self) -> None:
         """Remove what this attempt wrote, here and in the store."""
@@ -261,12 +291,47 @@ def folder_model_digest(folder: Path) -> str:
 
 
 def is_done(store: Store, ref: ArtifactRef) -> bool:
-    """Whether the artifact has been committed."""
-    return store.exists(f"{ref.path}/manifest.json")
+    """Whether nothing is left to make: the artifact was committed, or retired in advance (then
+    reading it says so)."""
+    return store.exists(f"{ref.path}/manifest.json") or store.exists(tombstone_path(ref))
+
+
+def read_tombstone(store: Store, ref: ArtifactRef) -> Tombstone | None:
+    """What was removed from the artifact, if anything was."""
+    path = tombstone_path(ref)
+    try:
+        return Tombstone.model_validate_json(store.get(path))
+    except StoreMissing:
+        return None
+    except ValidationError as error:
+        raise ArtifactCorrupt(f"{path} is not a tombstone ({error}); restore it") from error
+
+
+def tombstone_path(ref: ArtifactRef) -> str:
+    return f"{ref.path}/retired.json"
+
+
+def _retired(tombstone: Tombstone) -> str:
+    ref = tombstone.ref
+    return (
+        f"{ref.stage} of generation {ref.generation} (key {ref.key}) was retired by record "
+        f"{tombstone.erasure} of the erasure list, because it holds or would hold rows of erased "
+        "users; a plan pinned before that cannot go on: start a new run, which leaves those "
+        "users out"
+    )
 
 
 def read_manifest(store: Store, ref: ArtifactRef) -> Manifest:
-    """The committed manifest; a missing, unreadable or newer one is an error of its own."""
+    """The committed manifest; a missing, unreadable, retired or newer one is an error of its
+    own."""
+    retired = read_tombstone(store, ref)
+    if retired is not None and not retired.usable:
+        raise ArtifactRetired(_retired(retired))
+    return read_record(store, ref)
+
+
+def read_record(store: Store, ref: ArtifactRef) -> Manifest:
+    """The manifest as a record of what was, whether or not its data was removed since."""
     path = f"{ref.path}/manifest.json"
     try:
         data = json.loads(store.get(path))
@@ -305,17 +370,20 @@ def materialise(store: Store, ref: ArtifactRef, cache_folder: Path) -> Path:
     """A local folder with the artifact's files, every byte verified against the manifest.
 
     A local store's own folder is returned as it is; from elsewhere the files are downloaded
-    once into `cache_folder`, by digest.
+    once into `cache_folder`, by digest. What a tombstone says was removed is not there.
     """
     manifest = read_manifest(store, ref)
+    retired = read_tombstone(store, ref)
+    removed = set(retired.removed) if retired else set()
+    files = [entry for entry in manifest.files if entry.name not in removed]
     base = f"{ref.path}/attempts/{manifest.attempt}"
     if isinstance(store, LocalStore):
         folder = store.local_path(base)
-        for entry in manifest.files:
+        for entry in files:
             _verify(folder / entry.name, entry, ref)
         return folder
     folder = cache_folder / manifest.digest
-    for entry in manifest.files:
+    for entry in files:
         _fetch(store, f"{base}/{entry.name}", folder / entry.name, entry, ref)
     return folder
 
@@ -367,6 +435,9 @@ def file_of(manifest: Manifest, name: str) -> str:
 def read_file(store: Store, ref: ArtifactRef, name: str) -> bytes:
     """One small file of a committed artifact, verified."""
     manifest = read_manifest(store, ref)
+    retired = read_tombstone(store, ref)
+    if retired is not None and name in retired.removed:
+        raise ArtifactRetired(_retired(retired))
     try:
         data = store.get(file_of(manifest, name))
     except StoreMissing as error:

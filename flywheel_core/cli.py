@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from flywheel_core.deployment import Deployment
+from flywheel_core.errors import ArtifactError
 from flywheel_core.experiments.command import ab_app
 from flywheel_core.terminal import JsonOption, clear_errors, complaints, console, emit
 
@@ -128,8 +129,8 @@ def show_verdicts(rows: list[tuple[str, str, str]]) -> None:
 def ingest(
     file: Annotated[Path, typer.Argument(help="Parquet, JSONL or Topical-Chat file.")],
     file_format: Annotated[
-        str, typer.Option("--format", help="contract or topical-chat")
-    ] = "contract",
+        str, typer.Option("--format", help="flywheel (contract), or topical-chat")
+    ] = "flywheel",
     flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
     day: Annotated[
         str | None, typer.Option(help="Day of rows that carry none, YYYY-MM-DD.")
@@ -140,22 +141,70 @@ def ingest(
     max_words: Annotated[
         int | None, typer.Option(min=1, help="Topical-Chat: longest row, in words.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder of days instead of the store.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take logged traffic in as day partitions; bad rows are quarantined, none is dropped."""
+    from flywheel_core.erasure.users import read_erasures
+    from flywheel_core.ingest.folder import FolderReport, ingest_to_folder
+    from flywheel_core.ingest.ingest import IngestReport
     from flywheel_core.ingest.ingest import ingest as take_in
+    from flywheel_core.ingest.topical_chat import HistoryLimits
+    from flywheel_core.progress import TerminalProgress
 
     with clear_errors():
-        done = take_in(
-            file,
-            file_format,
-            Deployment.from_environment().store(),
-            flywheel,
-            day=day,
-            max_history_turns=max_history_turns,
-            max_words=max_words,
-        )
+        store = Deployment.from_environment().store()
+        progress = TerminalProgress()
+        done: IngestReport | FolderReport
+        if out is None:
+            done = take_in(
+                file,
+                file_format,
+                store,
+                flywheel,
+                day=day,
+                max_history_turns=max_history_turns,
+                max_words=max_words,
+                on_rows=lambda rows: progress(rows, 0, "rows read"),
+            )
+        else:
+            done = ingest_to_folder(
+                file,
+                file_format,
+                out,
+                day=day,
+                limits=HistoryLimits(max_history_turns, max_words),
+                erasures=read_erasures(store, flywheel),
+                on_rows=lambda rows: progress(rows, 0, "rows read"),
+            )
         emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
+
+
+@app.command()
+def curate(
+    source: Annotated[Path, typer.Option("--in", help="Folder of `ingest --out`, or a file.")],
+    out: Annotated[Path, typer.Option(help="Folder for prompts and report.")],
+    recipe: RecipeOption = "tiny_cpu",
+    production: Annotated[
+        str | None, typer.Option(help="Digest of the model whose turns are near-policy.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Filter, diversify, balance and split traffic into prompt sets; goes on where it broke off."""
+    from flywheel_core.curation.folder import FolderJob, curate_folder, summary
+    from flywheel_core.erasure.users import read_erasures
+    from flywheel_core.progress import TerminalProgress
+    from flywheel_core.recipe import load_recipe
+
+    with clear_errors():
+        loaded = load_recipe(recipe)
+        erasures = read_erasures(Deployment.from_environment().store(), loaded.flywheel)
+        report = curate_folder(
+            FolderJob(source, out, loaded, production, erasures), TerminalProgress()
+        )
+        emit(
+            report, as_json, lambda: console.print(summary(report), highlight=False, soft_wrap=True)
+        )
 
 
 @app.command()
@@ -166,7 +215,7 @@ def invalidate(
     flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
 ) -> None:
     """Record that an artifact is bad; the next climb makes it, and what follows, anew."""
-    from flywheel_core.plan import invalidate as record_invalid
+    from flywheel_core.keys import invalidate as record_invalid
 
     with clear_errors():
         store = Deployment.from_environment().store()
@@ -174,6 +223,32 @@ def invalidate(
         console.print(
             f"{key} is invalid from record {record.number} on; the next climb makes it anew"
         )
+
+
+@app.command()
+def erase(
+    reason: ReasonOption,
+    by: ByOption,
+    user: Annotated[
+        list[str] | None,
+        typer.Option(help="A user id; may be repeated. It shows in the shell's history: --file."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="User ids, one a line.")] = None,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+    as_json: JsonOption = False,
+) -> None:
+    """Erase users: from every later artifact, from the days there are, and list trained models."""
+    from flywheel_core.erasure.erase import erase_here, read_user_ids
+
+    with clear_errors():
+        user_ids = [*(user or ()), *(read_user_ids(file) if file else ())]
+        done = erase_here(Deployment.from_environment(), flywheel, user_ids, by=by, reason=reason)
+        emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
+        if done.unchecked:
+            raise ArtifactError(
+                f"{len(done.unchecked)} artifacts could not be checked for rows of erased users; "
+                "mend or delete them, then run this again"
+            )
 
 
 @app.command()

@@ -9,52 +9,38 @@ production model, is still the same climb.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from flywheel_core.artifacts import (
     KEY_HEX_DIGITS,
     SCHEMA_VERSION,
     ArtifactRef,
-    Attempt,
     Record,
     digest_of,
-    file_sha256,
     is_done,
-    model_digest,
     read_manifest,
 )
 from flywheel_core.days import newest_days, world_week
+from flywheel_core.erasure.users import Erasures, commit_list, list_ref, read_erasures
 from flywheel_core.errors import (
     ArtifactCorrupt,
     ArtifactMissing,
     ConfigError,
-    PointerConflict,
     SchemaTooNew,
     StoreMissing,
 )
+from flywheel_core.keys import stage_key
+from flywheel_core.parents import Parent, import_model, name_model, parent_to_be, production_parent
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
-from flywheel_core.stages import BASE, CLIMB, POOL, PRODUCTION, Stage
+from flywheel_core.stages import BASE, CLIMB, ERASURES, POOL, PRODUCTION, Stage
 from flywheel_core.start_at import FROM_THE_START, StartAt, checkpoint_ref
 from flywheel_core.store import Store
 
-BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
-
 NIGHTLY = ("traffic", "curate")
 """The stages of one night."""
-
-SMALL_FILE_BYTES = 64 * 1024 * 1024
-
-
-class Parent(Record):
-    """The production model a climb starts from, and the pointer record that named it."""
-
-    ref: ArtifactRef
-    digest: str
-    pointer_number: int = Field(ge=1)
 
 
 class PlannedStage(Record):
@@ -119,12 +105,21 @@ def load_plan(store: Store, path: str) -> PinnedPlan:
         raise ArtifactCorrupt(f"{path} is not a plan ({error}); start a new run") from error
 
 
-TakeModel = Callable[[Recipe, Store, str, str], ArtifactRef]
+@dataclass(frozen=True)
+class _Taking:
+    """How a draft takes what lies outside the store: a checkpoint folder, the erasure list."""
+
+    model: Callable[[Recipe, Store, str, str], ArtifactRef]
+    erasures: Callable[[Store, str, Erasures], ArtifactRef]
+
+
+INTO_THE_STORE = _Taking(import_model, commit_list)
+BY_NAME = _Taking(name_model, lambda _store, flywheel, listed: list_ref(flywheel, listed))
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """What a plan is drafted from. `take` imports a checkpoint folder, or only names it."""
+    """What a plan is drafted from."""
 
     recipe: Recipe
     store: Store
@@ -133,7 +128,7 @@ class _Draft:
     parent: Parent
     days: tuple[str, ...]
     pinned_days: dict[str, ArtifactRef]
-    take: TakeModel
+    taking: _Taking
     stages: tuple[Stage, ...] = CLIMB
     start_at: StartAt = FROM_THE_START
 
@@ -197,9 +192,10 @@ def draft(
     days: tuple[str, ...] | None = None,
     start_at: StartAt = FROM_THE_START,
 ) -> PinnedPlan:
-    """The plan as it would be pinned now. Imports the base model, commits nothing else."""
+    """The plan as it would be pinned now. Takes the base model and the list of erased users into
+    the store, commits nothing else."""
     parent = production_parent(recipe, store)
-    return _climb(recipe, store, run_id, policy_digest, parent, days, start_at, import_model)
+    return _climb(recipe, store, run_id, policy_digest, parent, days, start_at, INTO_THE_STORE)
 
 
 def sketch(
@@ -211,8 +207,8 @@ def sketch(
     start_at: StartAt = FROM_THE_START,
 ) -> PinnedPlan:
     """`draft` that writes nothing at all: models are named as their import would name them."""
-    parent = _parent_to_be(recipe, store)
-    return _climb(recipe, store, "not pinned", policy_digest, parent, days, start_at, name_model)
+    parent = parent_to_be(recipe, store)
+    return _climb(recipe, store, "not pinned", policy_digest, parent, days, start_at, BY_NAME)
 
 
 def _climb(
@@ -223,12 +219,14 @@ def _climb(
     parent: Parent,
     days: tuple[str, ...] | None,
     start_at: StartAt,
-    take: TakeModel,
+    taking: _Taking,
 ) -> PinnedPlan:
     days = days or traffic_days(recipe, store, parent.ref.generation + 1)
     pinned = _pinned_days(recipe, store, days, parent)
     return _plan(
-        _Draft(recipe, store, run_id, policy_digest, parent, days, pinned, take, start_at=start_at)
+        _Draft(
+            recipe, store, run_id, policy_digest, parent, days, pinned, taking, start_at=start_at
+        )
     )
 
 
@@ -258,7 +256,7 @@ def draft_nightly(
             parent,
             (chosen,),
             pinned,
-            import_model,
+            INTO_THE_STORE,
             stages=stages,
         )
     )
@@ -305,19 +303,21 @@ def _plan(wanted: _Draft) -> PinnedPlan:
     recipe, store = wanted.recipe, wanted.store
     known: dict[str, ArtifactRef] = {
         PRODUCTION: wanted.parent.ref,
-        BASE: wanted.take(recipe, store, "base", recipe.model.base),
+        BASE: wanted.taking.model(recipe, store, "base", recipe.model.base),
         **{
-            f"{POOL}-{name}": wanted.take(recipe, store, f"pool-{name}", path)
+            f"{POOL}-{name}": wanted.taking.model(recipe, store, f"pool-{name}", path)
             for name, path in sorted(recipe.model.pool.items())
         },
         **{f"day-{day}": ref for day, ref in wanted.pinned_days.items()},
     }
-    erasure_digest = erasures_digest(store, recipe.flywheel)
+    erasures = read_erasures(store, recipe.flywheel)
+    if erasures:
+        known[ERASURES] = wanted.taking.erasures(store, recipe.flywheel, erasures)
     replaced = _replaced(wanted)
     stages: list[PlannedStage] = []
     for stage in wanted.stages:
         planned = replaced.get(stage.name) or _plan_stage(
-            stage, recipe, store, known, wanted.days, wanted.generation, erasure_digest
+            stage, recipe, store, known, wanted.days, wanted.generation, erasures.digest
         )
         known[stage.name] = planned.ref
         stages.append(planned)
@@ -328,7 +328,7 @@ def _plan(wanted: _Draft) -> PinnedPlan:
         recipe=recipe.model_dump(mode="json"),
         parent=wanted.parent,
         policy_digest=wanted.policy_digest,
-        erasure_digest=erasure_digest,
+        erasure_digest=erasures.digest,
         days=wanted.days,
         pinned_days=wanted.pinned_days,
         stages=tuple(stages),
@@ -430,69 +430,6 @@ def _plan_stage(
     )
 
 
-def stage_key(store: Store, flywheel: str, asked_for: Mapping[str, Any]) -> str:
-    """Key of what is asked for; each `invalidate` of the key in force raises its revision."""
-    base = digest_of(dict(asked_for))[:KEY_HEX_DIGITS]
-    key = base
-    while Pointer(store, flywheel, f"invalidated/{key}").newest() is not None:
-        key = digest_of([base, key])[:KEY_HEX_DIGITS]
-    return key
-
-
-def invalidate(store: Store, flywheel: str, key: str, *, by: str, reason: str) -> PointerRecord:
-    """Record that the artifact under `key` is bad; plans drafted later use another key."""
-    if not any(f"/{key}/manifest.json" in path for path in store.list(flywheel)):
-        raise ArtifactMissing(
-            f"key {key!r}: no artifact of {flywheel!r} has it; see `flywheel status`"
-        )
-    return Pointer(store, flywheel, f"invalidated/{key}").append({"key": key}, by=by, reason=reason)
-
-
-def erasures_digest(store: Store, flywheel: str) -> str:
-    """Digest of the list of erased users, part of every key."""
-    newest = Pointer(store, flywheel, "erasures").newest()
-    return digest_of(sorted(newest.value["user_ids"]) if newest else [])
-
-
-def production_parent(recipe: Recipe, store: Store) -> Parent:
-    """The production model; on a new flywheel, the base model becomes generation 0."""
-    pointer = Pointer(store, recipe.flywheel, PRODUCTION)
-    newest = pointer.newest()
-    if newest is None:
-        base = import_model(recipe, store, "base", recipe.model.base)
-        value = {"ref": base.model_dump(), "digest": model_digest(read_manifest(store, base))}
-        newest = _start(pointer, value)
-    return _parent_of(newest)
-
-
-def _parent_to_be(recipe: Recipe, store: Store) -> Parent:
-    """`production_parent` without a write: on a new flywheel, the base model before its import,
-    which is why its digest is not known."""
-    newest = Pointer(store, recipe.flywheel, PRODUCTION).newest()
-    if newest is not None:
-        return _parent_of(newest)
-    base = name_model(recipe, store, "base", recipe.model.base)
-    return Parent(ref=base, digest="", pointer_number=1)
-
-
-def _parent_of(record: PointerRecord) -> Parent:
-    ref = ArtifactRef.model_validate(record.value["ref"])
-    return Parent(ref=ref, digest=record.value["digest"], pointer_number=record.number)
-
-
-def _start(pointer: Pointer, value: dict[str, Any]) -> PointerRecord:
-    """Record 1 of `production`; where another run started the flywheel meanwhile, its newest."""
-    try:
-        return pointer.move(
-            value, expected_number=0, by="flywheel", reason="generation 0: the base model"
-        )
-    except PointerConflict:
-        newest = pointer.newest()
-        if newest is None:
-            raise
-        return newest
-
-
 def traffic_days(recipe: Recipe, store: Store, generation: int) -> tuple[str, ...]:
     """The days a climb reads that was asked for none: the world's own week, or the newest
     ingested ones."""
@@ -513,53 +450,3 @@ def _pinned_days(
             continue  # a simulated day under another model is made anew, on-policy
         pinned[day] = ArtifactRef.model_validate(newest.value["ref"])
     return pinned
-
-
-def import_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRef:
-    """Take a checkpoint folder into the store, once, as an artifact of generation 0."""
-    ref = name_model(recipe, store, name, path)
-    if not is_done(store, ref):
-        _commit_folder(store, ref, _model_files(name, path), origin=path)
-    return ref
-
-
-def name_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRef:
-    """The artifact that `import_model` makes of a checkpoint folder; writes nothing."""
-    listing = [
-        [
-            file.name,
-            file.stat().st_size,
-            file_sha256(file) if file.stat().st_size < SMALL_FILE_BYTES else "",
-        ]
-        for file in _model_files(name, path)
-    ]
-    return ArtifactRef(
-        flywheel=recipe.flywheel,
-        generation=0,
-        stage="base_model",
-        key=stage_key(store, recipe.flywheel, {"stage": "base_model", "files": listing}),
-    )
-
-
-def _model_files(name: str, path: str) -> list[Path]:
-    folder = BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model.{name}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
-        )
-    return sorted(
-        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
-    )
-
-
-def _commit_folder(store: Store, ref: ArtifactRef, files: list[Path], *, origin: str) -> None:
-    import shutil
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as scratch:
-        attempt = Attempt(store, ref, Path(scratch))
-        for file in files:
-            target = attempt.folder / "model" / file.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
-        attempt.commit(kind="model", stage_version=1, config={"origin": origin})

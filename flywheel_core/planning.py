@@ -9,7 +9,8 @@ from rich.table import Table
 from flywheel_core.artifacts import is_done, read_manifest
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ArtifactMissing, ConfigError
-from flywheel_core.plan import BUILTIN_TINY, sketch
+from flywheel_core.parents import BUILTIN_TINY
+from flywheel_core.plan import sketch
 from flywheel_core.recipe import Recipe, load_recipe
 from flywheel_core.release.policy import policy_digest
 from flywheel_core.sizing import (

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flywheel_core.engines.config import EngineConfig, SamplingConfig
+from flywheel_core.engines.config import EngineConfig, ExecutorConfig, SamplingConfig
 from flywheel_core.errors import ConfigError
 from flywheel_core.sizing import LlamaShape
 from flywheel_core.training.config import DpoConfig, LaunchConfig, RewardModelConfig, SftConfig
@@ -70,18 +70,26 @@ class TrafficSection(Section):
 class CurationSection(Section):
     """Phases I–III of §2.2.1 and Table 1's caps.
 
-    `keep_share` is the paper's *p* (unpublished; ours). Split sizes are per surface; `stop`,
-    `select` and `gate` are disjoint from training by conversation and, where known, by user.
+    `keep_share` is the paper's *p* (unpublished; ours), of the rows that are nobody's duplicate.
+    They are clustered by the embedding of the turn to be answered, at most `cluster_rows_max` in
+    a cluster, and pruned within it: larger clusters miss fewer neighbours, and cost more.
+
+    Split sizes are per surface; `stop`, `select` and `gate` are disjoint from training by
+    conversation and, where known, by user.
 
     Each stratum of Table 1 (locale, language, jtbd, depth) keeps its share of the traffic, or the
     share `strata_targets` gives it (stratum → value → share), within `strata_tolerance` (ours).
+
+    RL prompts are near-policy: turns that the production model served (§3.5.2). Where there are too
+    few, turns of older models fill up to `rl_older_share_max` of them; the default admits none.
     """
 
     keep_share: Share = 0.9
     embedder: Literal["minilm", "hash"] = "minilm"
-    num_clusters: int = Field(32, ge=1)
+    cluster_rows_max: int = Field(1024, ge=2)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
+    rl_older_share_max: Share = 0.0
     strata_tolerance: Share = 0.02
     strata_targets: dict[Stratum, dict[str, Share]] = {}
     prompts_per_surface: dict[str, int]
@@ -199,6 +207,7 @@ class ExecutionSection(Section):
 
     launch: LaunchConfig
     engine: EngineConfig
+    executor: ExecutorConfig = ExecutorConfig()
     resources: dict[str, StageResources] = {}
     default_resources: StageResources = StageResources()
     env: dict[str, str] = {}

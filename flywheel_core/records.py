@@ -61,6 +61,13 @@ TRAFFIC = pa.schema(
     ]
 )
 
+Reason = Literal[
+    "annotation", "supervised", "near_policy", "older_policy", "policy_unknown", "held_out"
+]
+"""Why a prompt was taken. RL prompts are near-policy (served by the model now in production,
+§3.5.2), of an older model within its share, or of a model the source does not name; `held_out`
+prompts evaluate, and belong to units that no training prompt comes from."""
+
 PROMPTS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
@@ -68,9 +75,13 @@ PROMPTS = pa.schema(
         *CONTEXT_FIELDS,
         pa.field("response", pa.string(), nullable=False),
         pa.field("model_digest", pa.string()),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("day", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
     ]
 )
-"""Curated prompts; `response` is what the production model answered in traffic."""
+"""Curated prompts; `response` is what the model `model_digest` answered in traffic. `prompt_id` is
+the `row_id` of the traffic row, which lies in the artifact with key `source_key`, on `day`."""
 
 PAIRS = pa.schema(
     [

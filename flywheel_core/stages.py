@@ -18,6 +18,7 @@ PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
+ERASURES = "erasures"
 
 TRAINING_STAGES = {"reward_models": 0, "sft": 0, "dpo": 1, "rl": 1}
 """Stages that train, and how many reference models each keeps beside the policy."""
@@ -28,7 +29,8 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from) and `pool` (every other policy of the rejection-sampling pool).
+    starts from), `pool` (every other policy of the rejection-sampling pool) and `erasures` (the
+    list of erased users, once there is one; whatever reads rows of users takes it).
     """
 
     name: str
@@ -54,28 +56,28 @@ CLIMB: tuple[Stage, ...] = (
     Stage(
         "traffic",
         1,
-        (PRODUCTION,),
+        (PRODUCTION, ERASURES),
         _section("traffic"),
         "a week of chats with the production model, internal and user",
     ),
     Stage(
         "curate",
-        2,
-        ("traffic",),
+        4,
+        ("traffic", ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
     Stage(
         "annotate",
         1,
-        ("curate", "traffic", PRODUCTION, BASE, POOL),
+        ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",
     ),
     Stage(
         "reward_models",
         1,
-        ("annotate", "traffic", BASE),
+        ("annotate", "traffic", BASE, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),

@@ -10,13 +10,15 @@ Prompt difficulty is the variance of reward scores over several responses to a p
 it needs a reward model, so it is an optional input.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from flywheel_core.curation.columns import hash_shares
 from flywheel_core.curation.counts import (
     Limit,
     clash,
@@ -24,24 +26,23 @@ from flywheel_core.curation.counts import (
     round_up,
     smallest_relaxation,
 )
-from flywheel_core.curation.splits import hash_share
+from flywheel_core.curation.strata import (
+    FIRST_TURN,
+    STRATA,
+    Cells,
+    Indices,
+    Measures,
+    Row,
+    Strata,
+    cells_of,
+    measured,
+    row_strata,
+)
 from flywheel_core.errors import InputDataError
 
 STRATUM_TOLERANCE = 0.02
 """How far a stratum's share may lie from its share of the traffic, or its target; ours."""
-STRATA = ("locale", "language", "jtbd", "depth", "difficulty")
-"""Table 1's dimensions that follow the traffic or a target."""
-DEPTH_BANDS = ((0, "first turn"), (2, "short"), (9, "medium"), (39, "long"))
-"""Earlier user turns up to which a conversation is called so (Table 1 gives the two ends: welcome
-messages and first impressions, sustained engagement). Past the last: very long. Ours."""
-FIRST_TURN = DEPTH_BANDS[0][1]
-DIFFICULTY_BANDS = ("easy", "middling", "hard")
-"""Thirds of the traffic by difficulty; ours."""
 NOT_APPLICABLE = "not applicable"
-
-Row: TypeAlias = Mapping[str, Any]
-Measure: TypeAlias = Sequence[float | None]
-"""A number for each row, None where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,11 @@ class TableOne:
 
 
 @dataclass(frozen=True)
-class Measures:
-    """Optional numbers [num_rows]: quality (larger is better) and difficulty (reward variance
-    over responses, §3.5.4; larger is harder)."""
-
-    quality: Measure | None = None
-    difficulty: Measure | None = None
-
-
-@dataclass(frozen=True)
 class Balanced:
     """Indices kept, and what each constraint came to."""
 
     kept: list[int]
     achieved: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Strata:
-    """The value of every dimension, by row index: what cells and limits are made of."""
-
-    names: tuple[str, ...]
-    of: Callable[[int], tuple[Any, ...]]
 
 
 def balance(
@@ -100,24 +84,20 @@ def balance(
     """
     table = TableOne(first_turn_share_min, character_share_max, tolerance, targets or {})
     measures = measures or Measures()
-    if not indices:
+    if not len(indices):
         return Balanced([], achieved_shares(rows, []))
-    strata = row_strata(rows, traffic or indices, measures)
-    cells: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for index in indices:
-        cells[strata.of(index)].append(index)
-    names = sorted(cells, key=str)
-    sizes = [len(cells[name]) for name in names]
-    limits = table_one_limits(names, strata, traffic or indices, table)
-    largest = largest_counts(sizes, limits)
+    candidates = np.asarray(indices, np.int64)
+    followed = candidates if traffic is None else np.asarray(traffic, np.int64)
+    strata = row_strata(rows, followed, measures)
+    cells = cells_of(strata, candidates)
+    limits = table_one_limits(cells.names, strata, followed, table)
+    largest = largest_counts(cells.sizes, limits)
     if largest is None:
-        raise InputDataError(_infeasible(names, sizes, limits, table))
-    kept = []
-    for name, count in zip(names, largest.counts, strict=True):
-        kept += best_first(rows, cells[name], measures, seed)[:count]
+        raise InputDataError(_infeasible(cells.names, cells.sizes, limits, table))
+    kept = np.sort(_best_of_each(rows, candidates, cells, largest.counts, measures, seed))
     return Balanced(
-        sorted(kept),
-        achieved_shares(rows, kept)
+        kept.tolist(),
+        _achieved(strata, kept)
         | {
             "rows_max": largest.rows_max,
             "quality": "ranked" if measures.quality else NOT_APPLICABLE,
@@ -127,38 +107,8 @@ def balance(
     )
 
 
-def depth_band(depth: int) -> str:
-    """What Table 1 calls a conversation of so many earlier user turns."""
-    return next((name for last, name in DEPTH_BANDS if depth <= last), "very long")
-
-
-def row_strata(rows: Sequence[Row], traffic: Sequence[int], measures: Measures) -> Strata:
-    """Character, then `STRATA`, of a row by its index."""
-    difficulty = measures.difficulty
-    edges = _thirds([difficulty[index] for index in traffic]) if difficulty else None
-
-    def values(index: int) -> tuple[Any, ...]:
-        row = rows[index]
-        hard = None if difficulty is None else _difficulty_band(difficulty[index], edges)
-        plain = (row["character_id"], row["locale"], row["language"], row["jtbd"])
-        return (*plain, depth_band(row["depth"]), hard)
-
-    return Strata(("character", *STRATA), values)
-
-
-def _thirds(values: Sequence[float | None]) -> tuple[float, ...] | None:
-    known = [value for value in values if value is not None]
-    return tuple(np.quantile(known, [1 / 3, 2 / 3])) if known else None
-
-
-def _difficulty_band(value: float | None, edges: tuple[float, ...] | None) -> str | None:
-    if value is None or edges is None:
-        return None
-    return DIFFICULTY_BANDS[sum(value > edge for edge in edges)]
-
-
 def table_one_limits(
-    names: Sequence[tuple[Any, ...]], strata: Strata, traffic: Sequence[int], table: TableOne
+    names: Sequence[tuple[Any, ...]], strata: Strata, traffic: Indices, table: TableOne
 ) -> list[Limit]:
     """Every constraint as a limit on cells. A dimension with one value in the traffic and no
     target binds nothing; rows without a value count in the whole, but are no stratum."""
@@ -169,10 +119,9 @@ def table_one_limits(
         Limit("character_share_max", inside, high=table.character_share_max)
         for inside in _inside(names, 0).values()
     ]
-    seen = [strata.of(index) for index in traffic]
     for position, stratum in enumerate(strata.names[1:], start=1):
         inside = _inside(names, position)
-        shares = _wanted_shares(stratum, [values[position] for values in seen], table)
+        shares = _wanted_shares(stratum, strata.counts(position, traffic), table)
         limits += [
             Limit(
                 f"{stratum} {value!r}",
@@ -193,14 +142,14 @@ def _inside(names: Sequence[tuple[Any, ...]], position: int) -> dict[Any, tuple[
     return {value: tuple(cells[value]) for value in sorted(cells)}
 
 
-def _wanted_shares(stratum: str, values: Sequence[Any], table: TableOne) -> dict[str, float]:
+def _wanted_shares(stratum: str, counts: Mapping[Any, int], table: TableOne) -> dict[str, float]:
     """The target share of each value: as given, or the traffic's."""
     if stratum in table.targets:
         return dict(table.targets[stratum])
-    counted = Counter(value for value in values if value is not None)
-    shares = {value: counted[value] / len(values) for value in sorted(counted)}
-    if len(shares) < 2:
+    known = sorted(value for value in counts if value is not None)
+    if len(known) < 2:
         return {}
+    shares = {value: counts[value] / sum(counts.values()) for value in known}
     return _lifted(shares, table.first_turn_share_min) if stratum == "depth" else shares
 
 
@@ -215,26 +164,47 @@ def _lifted(shares: Mapping[str, float], first_turn_share_min: float) -> dict[st
 
 
 def best_first(
-    rows: Sequence[Row], indices: Sequence[int], measures: Measures, seed: int
-) -> list[int]:
-    """A cell's rows, best first: by the sum of their ranks in quality and difficulty (Borda; each
-    counts the same, ours), rows without a number last, ties by a hash of seed and row."""
-    ranks = Counter(dict.fromkeys(indices, 0))
+    rows: Sequence[Row], indices: Indices, of_row: Indices, measures: Measures, seed: int
+) -> Indices:
+    """Positions in `indices`, cell by cell (`of_row`), the best of a cell first: by the sum of
+    their ranks in quality and difficulty (Borda; each counts the same, ours), rows without a
+    number last, ties by a hash of seed and row."""
+    ranks = np.zeros(len(indices), np.int64)
     for measure in (measures.quality, measures.difficulty):
         if measure is not None:
-            ranks.update(_ranks(indices, measure))
-    return sorted(indices, key=lambda i: (ranks[i], hash_share(f"cell:{seed}:{rows[i]['row_id']}")))
+            numbers = measured(measure, missing=-np.inf, num_rows=len(rows))[indices]
+            ranks += _ranks(of_row, numbers)
+    ties = hash_shares(f"cell:{seed}:", rows, indices)
+    return np.asarray(np.lexsort((ties, ranks, of_row)), np.int64)
 
 
-def _ranks(indices: Sequence[int], measure: Measure) -> dict[int, int]:
-    """0 for the largest number; equal numbers share a rank."""
+def _ranks(of_row: Indices, numbers: npt.NDArray[np.float64]) -> Indices:
+    """Within each cell 0 for the largest number; equal numbers share a rank."""
+    order = np.lexsort((-numbers, of_row))
+    cells, ordered = of_row[order], numbers[order]
+    starts = np.concatenate([[True], cells[1:] != cells[:-1]])
+    steps = starts | np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    place = np.cumsum(steps)
+    first_place = np.maximum.accumulate(np.where(starts, place, 0))
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = place - first_place
+    return ranks
 
-    def number(index: int) -> float:
-        value = measure[index]
-        return -np.inf if value is None else value
 
-    place = {value: rank for rank, value in enumerate(sorted(set(map(number, indices)))[::-1])}
-    return {index: place[number(index)] for index in indices}
+def _best_of_each(
+    rows: Sequence[Row],
+    indices: Indices,
+    cells: Cells,
+    counts: Sequence[int],
+    measures: Measures,
+    seed: int,
+) -> Indices:
+    """The `counts` best rows of each cell."""
+    order = best_first(rows, indices, cells.of_row, measures, seed)
+    starts = np.concatenate([[0], np.cumsum(cells.sizes)[:-1]])
+    cell = cells.of_row[order]
+    place = np.arange(len(order)) - starts[cell]
+    return np.asarray(indices[order[place < np.asarray(counts)[cell]]])
 
 
 def _infeasible(
@@ -295,27 +265,27 @@ def _report(limits: Sequence[Limit], counts: Sequence[int]) -> dict[str, dict[st
     return told
 
 
-def achieved_shares(rows: Sequence[Row], kept: Sequence[int]) -> dict[str, Any]:
+def achieved_shares(rows: Sequence[Row], kept: Sequence[int] | Indices) -> dict[str, Any]:
     """Shares of the final set; `not applicable` where no row has the field."""
-    total = max(1, len(kept))
-    characters = Counter(rows[index]["character_id"] for index in kept)
-    characters.pop(None, None)
+    chosen = np.asarray(kept, np.int64)
+    return _achieved(row_strata(rows, chosen, Measures()), chosen)
+
+
+def _achieved(strata: Strata, chosen: Indices) -> dict[str, Any]:
+    character, *others = (strata.counts(number, chosen) for number in range(len(STRATA)))
+    known = [count for value, count in character.items() if value is not None]
+    depth = others[STRATA.index("depth")]
+    total = max(1, len(chosen))
     return {
-        "rows": len(kept),
-        "first_turn_share": sum(rows[index]["depth"] == 0 for index in kept) / total,
-        "largest_character_share": max(characters.values()) / total
-        if characters
-        else NOT_APPLICABLE,
-        **{
-            f"{name}_shares": _shares([rows[index][name] for index in kept])
-            for name in ("locale", "language", "jtbd")
-        },
-        "depth_shares": _shares([depth_band(rows[index]["depth"]) for index in kept]),
+        "rows": len(chosen),
+        "first_turn_share": depth.get(FIRST_TURN, 0) / total,
+        "largest_character_share": max(known) / total if known else NOT_APPLICABLE,
+        **{f"{name}_shares": _shares(counts) for name, counts in zip(STRATA, others, strict=False)},
     }
 
 
-def _shares(values: Sequence[Any]) -> Any:
-    counted = Counter(values)
-    if set(counted) <= {None}:
+def _shares(counts: Mapping[Any, int]) -> Any:
+    if set(counts) <= {None}:
         return NOT_APPLICABLE
-    return {str(name): count / len(values) for name, count in sorted(counted.items(), key=str)}
+    total = sum(counts.values())
+    return {str(name): count / total for name, count in sorted(counts.items(), key=str)}

@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+
+from flywheel_core.curation.columns import hash_shares
 from flywheel_core.curation.constraints import achieved_shares, balance
-from flywheel_core.curation.diversity import Vectors, first_of_each, prune
-from flywheel_core.curation.filters import filter_rows
-from flywheel_core.curation.near_duplicates import JACCARD_MIN, near_duplicates
+from flywheel_core.curation.diversity import Pruned, first_of_each, prune
+from flywheel_core.curation.filters import filter_rows, told
+from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import (
+    JACCARD_MIN,
+    FindNear,
+    copies,
+    near_duplicates,
+)
 from flywheel_core.curation.privacy import NameFinder
 from flywheel_core.curation.safety import (
     ConversationClassifier,
@@ -21,12 +31,11 @@ from flywheel_core.curation.splits import (
     Sides,
     assign,
     count_overlaps,
-    hash_share,
     shared_between_sides,
 )
 from flywheel_core.engines.base import Embedder
 from flywheel_core.recipe import CurationSection
-from flywheel_core.records import SURFACES
+from flywheel_core.records import PROMPTS, SURFACES, Reason, Split
 
 
 @dataclass(frozen=True)
@@ -46,61 +55,103 @@ def curate(
     production_digest: str,
     classifier: SafetyClassifier | ConversationClassifier | None = None,
     names: NameFinder | None = None,
+    source_key: str = "in memory",
 ) -> Curated:
-    """Filter, diversify, balance and split logged turns.
+    """Filter, diversify, balance and split logged turns (`pipeline` does it for files).
 
-    RL prompts are near-policy only (§3.5.2), where any row says which model served it.
+    RL prompts are near-policy (§3.5.2), where any row says which model served it. `source_key` is
+    the artifact the rows came from.
     """
     filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names)
-    passed = filtered.kept
     report: dict[str, Any] = {
         "rows": len(rows),
-        "rejected": dict(sorted(filtered.rejected.items())),
-        "privacy": {
-            "rows_by_rule": dict(sorted(filtered.found.items())),
-            "suspected_street_addresses": filtered.num_suspected_addresses,
-        },
-        "safety": {
-            "failures": dict(sorted(filtered.safety_failures.items())),
-            "rows_by_category": dict(sorted(filtered.unsafe_categories.items())),
+        **told(filtered.counts()),
+        "filtered": len(filtered.kept),
+    }
+    selected = select(
+        rows,
+        filtered.kept,
+        config,
+        embedder,
+        seed,
+        production_digest=production_digest,
+        find_near=partial(near_duplicates, rows),
+    )
+    prompts = [
+        prompt_row(rows[index], split, source_key, production_digest)
+        for index, split in selected.chosen
+    ]
+    return Curated(prompts, report | selected.report)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Indices of the chosen rows with their split, and what was weighed."""
+
+    chosen: list[tuple[int, Split]]
+    report: dict[str, Any]
+
+
+def select(
+    rows: Sequence[Mapping[str, Any]],
+    passed: Sequence[int],
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+    *,
+    production_digest: str,
+    find_near: FindNear,
+) -> Selected:
+    """Phases II and III and the splits, on the rows that passed Phase I."""
+    ranks = _ranks(rows, passed, seed)
+    order = sorted(passed, key=ranks.__getitem__)
+    distinct = sorted(order[place] for place in first_of_each([rows[index] for index in order]))
+    groups = find_near(distinct)
+    gone = copies(rows, groups, ranks)
+    unlike = [index for index in distinct if index not in gone]
+    report: dict[str, Any] = {
+        "distinct": len(distinct),
+        "duplicates": {
+            "exact": len(passed) - len(distinct),
+            "near": len(gone),
+            "near_duplicate_jaccard_min": JACCARD_MIN,
         },
         "surfaces": {},
     }
-    distinct = [passed[i] for i in first_of_each([rows[index] for index in passed])]
-    report |= {"filtered": len(passed), "distinct": len(distinct)}
     assigned: list[Assigned] = []
-    sides = Sides(rows, near_duplicates(rows, distinct))
+    sides = Sides(rows, groups)
     for surface in SURFACES:
-        indices = [index for index in distinct if rows[index]["surface"] == surface]
+        indices = [index for index in unlike if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(
-                rows, indices, config, embedder, seed, production_digest, sides
+                rows, indices, ranks, config, embedder, seed, production_digest, sides
             )
             assigned.append(one)
             report["surfaces"][surface] = told
-    prompts = [
-        _prompt_row(rows[index], split)
+    chosen = [
+        (index, split)
         for one in assigned
-        for split, chosen in one.by_split.items()
-        for index in chosen
+        for split, indices in one.by_split.items()
+        for index in indices
     ]
-    shared = shared_between_sides(rows, assigned)
+    shared = shared_between_sides(rows, assigned, find_near)
     report["splits"] = {"near_duplicate_jaccard_min": JACCARD_MIN, "shared": shared}
-    report["data_evidence"] = _evidence(rows, assigned, prompts, production_digest, shared)
-    return Curated(prompts, report)
+    report["data_evidence"] = _evidence(rows, assigned, chosen, production_digest, shared)
+    return Selected(chosen, report)
 
 
 def _curate_surface(
     rows: Sequence[Mapping[str, Any]],
     indices: list[int],
+    ranks: Mapping[int, float],
     config: CurationSection,
     embedder: Embedder,
     seed: int,
     production_digest: str,
     sides: Sides,
 ) -> tuple[Assigned, dict[str, Any]]:
-    vectors = _embed([rows[index]["messages"][-1]["content"] for index in indices], embedder)
-    diverse = [indices[i] for i in prune(vectors, config.keep_share, config.num_clusters, seed)]
+    pruned = _prune(rows, indices, ranks, config, embedder, seed)
+    diverse = [indices[place] for place in pruned.kept]
     balanced = balance(
         rows,
         diverse,
@@ -121,11 +172,13 @@ def _curate_surface(
         character_share_max=config.character_share_max,
         rl_digest=production_digest if knows_model else None,
         sides=sides,
+        rl_older_share_max=config.rl_older_share_max,
     )
     final = [index for taken in assigned.by_split.values() for index in taken]
     return assigned, {
         "distinct": len(indices),
         "diverse": len(diverse),
+        "diversity": pruned.report(),
         "balanced": balanced.achieved,
         "final": achieved_shares(rows, final),
         "split_by": assigned.unit,
@@ -135,22 +188,65 @@ def _curate_surface(
     }
 
 
-def _embed(texts: Sequence[str], embedder: Embedder) -> Vectors:
-    """Unit vectors [len(texts), d] of the turns to be answered, each wording embedded once."""
-    unique = sorted(set(texts))
-    position = {text: index for index, text in enumerate(unique)}
-    return embedder.embed(unique)[[position[text] for text in texts]]
+def _ranks(
+    rows: Sequence[Mapping[str, Any]], indices: Sequence[int], seed: int
+) -> dict[int, float]:
+    """By row index, the number by which duplicates and neighbours decide who stays: drawn from the
+    row's id, so it depends neither on the order of the rows nor on the other rows."""
+    shares = hash_shares(f"rank:{seed}:", rows, np.asarray(indices, dtype=np.int64))
+    return dict(zip(indices, shares.tolist(), strict=True))
 
 
-def _prompt_row(row: Mapping[str, Any], split: str) -> dict[str, Any]:
-    kept = {name: value for name, value in row.items() if name not in ("row_id", "day")}
-    return {**kept, "prompt_id": row["row_id"], "split": split}
+def _prune(
+    rows: Sequence[Mapping[str, Any]],
+    indices: Sequence[int],
+    ranks: Mapping[int, float],
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+) -> Pruned:
+    """Phase II on the turns to be answered; each wording is embedded once."""
+    turns = [rows[index]["messages"][-1]["content"] for index in indices]
+    wordings = sorted(set(turns))
+    numbers = {wording: number for number, wording in enumerate(wordings)}
+    return prune(
+        embedder.embed(wordings),
+        np.array([ranks[index] for index in indices]),
+        config.keep_share,
+        config.cluster_rows_max,
+        seed,
+        wording=np.array([numbers[turn] for turn in turns], dtype=np.int64),
+    )
+
+
+def prompt_row(
+    row: Mapping[str, Any], split: Split, source_key: str, production_digest: str
+) -> dict[str, Any]:
+    """A row of `records.PROMPTS`, with where it came from and why it was taken."""
+    return {
+        **{name: row[name] for name in PROMPTS.names if name in row},
+        "prompt_id": row["row_id"],
+        "split": split,
+        "source_key": source_key,
+        "reason": reason_of(split, row["model_digest"], production_digest),
+    }
+
+
+def reason_of(split: Split, model_digest: str | None, production_digest: str) -> Reason:
+    """Why a prompt of that split is taken."""
+    if split in EVALUATION_SPLITS:
+        return "held_out"
+    if split != "rl":
+        return "annotation" if split == "annotate" else "supervised"
+    if model_digest is None:
+        return "policy_unknown"
+    return "near_policy" if model_digest == production_digest else "older_policy"
 
 
 def _evidence(
     rows: Sequence[Mapping[str, Any]],
     assigned: Sequence[Assigned],
-    prompts: Sequence[Mapping[str, Any]],
+    chosen: Sequence[tuple[int, Split]],
     production_digest: str,
     shared: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
@@ -159,12 +255,12 @@ def _evidence(
     in_training, in_two_sets = count_overlaps(rows, assigned)
     in_training += shared["training_and_evaluation"]["near_duplicates"]
     in_two_sets += shared["evaluation_sets"]["near_duplicates"]
-    training = [prompt for prompt in prompts if prompt["split"] in TRAINING_SPLITS]
-    known = [prompt for prompt in training if prompt["model_digest"] is not None]
-    near = sum(prompt["model_digest"] == production_digest for prompt in known)
+    training = [rows[index]["model_digest"] for index, split in chosen if split in TRAINING_SPLITS]
+    known = [digest for digest in training if digest is not None]
+    near = sum(digest == production_digest for digest in known)
     return {
         "num_train_rows": len(training),
-        "num_eval_prompts": sum(prompt["split"] in EVALUATION_SPLITS for prompt in prompts),
+        "num_eval_prompts": sum(split in EVALUATION_SPLITS for _, split in chosen),
         "train_eval_overlap_count": in_training,
         "prompt_set_overlap_count": in_two_sets,
         "near_policy_share": near / len(training) if known else None,

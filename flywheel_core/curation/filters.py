@@ -26,7 +26,14 @@ from flywheel_core.curation.safety import (
     row_text,
 )
 
-__all__ = ["PRIVACY_RULES", "Filtered", "RuleSafetyClassifier", "SafetyClassifier", "filter_rows"]
+__all__ = [
+    "PRIVACY_RULES",
+    "Filtered",
+    "RuleSafetyClassifier",
+    "SafetyClassifier",
+    "filter_rows",
+    "told",
+]
 
 
 @dataclass
@@ -45,6 +52,34 @@ class Filtered:
     num_suspected_addresses: int = 0
     safety_failures: Counter[str] = field(default_factory=Counter)
     unsafe_categories: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> dict[str, int]:
+        """All counts in one mapping, so that those of many batches add up; `told` undoes it."""
+        named = {"rejected": self.rejected, "found": self.found}
+        named |= {"failure": self.safety_failures, "category": self.unsafe_categories}
+        flat = {f"{kind}:{name}": n for kind, one in named.items() for name, n in one.items()}
+        return {**flat, "suspected_street_addresses": self.num_suspected_addresses}
+
+
+def told(counts: Mapping[str, int]) -> dict[str, Any]:
+    """Added-up `Filtered.counts` as the report shows them."""
+
+    def named(kind: str) -> dict[str, int]:
+        prefix = f"{kind}:"
+        return {
+            name.removeprefix(prefix): count
+            for name, count in sorted(counts.items())
+            if name.startswith(prefix)
+        }
+
+    return {
+        "rejected": named("rejected"),
+        "privacy": {
+            "rows_by_rule": named("found"),
+            "suspected_street_addresses": counts.get("suspected_street_addresses", 0),
+        },
+        "safety": {"failures": named("failure"), "rows_by_category": named("category")},
+    }
 
 
 def filter_rows(

@@ -10,15 +10,16 @@ several users, a near duplicate) is left out on the side that is filled later; e
 first.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_core.curation.diversity import prompt_text
-from flywheel_core.curation.near_duplicates import Neighbours, near_duplicates
+from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.near_duplicates import NO_GROUPS, FindNear, Groups
 from flywheel_core.records import SPLITS, Split
 
 TRAINING_SPLITS: tuple[Split, ...] = ("annotate", "reject", "rl")
@@ -49,9 +50,9 @@ def side_of(split: Split) -> str:
 class Sides:
     """Which side took which rows, and so which rows no other side may take."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], neighbours: Neighbours) -> None:
-        self._rows, self._neighbours = rows, neighbours
-        self._of_row: dict[int, str] = {}
+    def __init__(self, rows: Sequence[Mapping[str, Any]], groups: Groups) -> None:
+        self._rows, self._group_of = rows, groups.by_row()
+        self._of_group: dict[int, str] = {}
         self._of_conversation: dict[str, str] = {}
 
     def tie(self, index: int, split: Split) -> str:
@@ -60,18 +61,22 @@ class Sides:
         conversation = self._rows[index]["conversation_id"]
         if self._of_conversation.get(conversation, side) != side:
             return "conversation"
-        others = (self._of_row.get(other, side) for other in self._neighbours.get(index, ()))
-        return "near_duplicate" if any(other != side for other in others) else ""
+        group = self._group_of.get(index)
+        if group is not None and self._of_group.get(group, side) != side:
+            return "near_duplicate"
+        return ""
 
     def take(self, index: int, split: Split) -> None:
-        self._of_row[index] = side_of(split)
-        self._of_conversation[self._rows[index]["conversation_id"]] = side_of(split)
+        side = side_of(split)
+        self._of_conversation[self._rows[index]["conversation_id"]] = side
+        if index in self._group_of:
+            self._of_group[self._group_of[index]] = side
 
     def copy(self) -> "Sides":
         """The same, to try an assignment on."""
-        other = Sides(self._rows, self._neighbours)
-        other._of_row.update(self._of_row)
-        other._of_conversation.update(self._of_conversation)
+        other = copy(self)
+        other._of_group = dict(self._of_group)
+        other._of_conversation = dict(self._of_conversation)
         return other
 
 
@@ -80,12 +85,6 @@ def unit_of(row: Mapping[str, Any]) -> str:
     if row["user_id"] is None:
         return f"conversation:{row['conversation_id']}"
     return f"user:{row['user_id']}"
-
-
-def hash_share(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def assign(
@@ -97,30 +96,38 @@ def assign(
     character_share_max: float = 1.0,
     rl_digest: str | None = None,
     sides: Sides | None = None,
+    rl_older_share_max: float = 0.0,
 ) -> Assigned:
     """Assign rows of one surface, taken in `order`, until each split has its size.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
-    caps hold for what is taken, exactly; `rl` takes only turns served by `rl_digest`, if given.
+    caps hold for what is taken, exactly; `rl` takes turns served by `rl_digest`, if given, and
+    after them those of other models, as long as these are at most `rl_older_share_max` of it.
     `sides` holds what other surfaces took before, and is told what this one takes.
     """
-    sides = sides or Sides(rows, {})
+    sides = sides or Sides(rows, NO_GROUPS)
     bounds = _bounds(sizes)
     placed: list[tuple[int, Split]] = []
     for index in order:
         place = hash_share("split:" + unit_of(rows[index]))
         split = next(split for split, upper in bounds if place < upper)
-        if split != "rl" or rl_digest is None or rows[index]["model_digest"] == rl_digest:
-            placed.append((index, split))
-    placed.sort(key=lambda pair: -SPLITS.index(pair[1]))  # where rows are few, the gate's go first
+        placed.append((index, split))
+    older = {
+        index
+        for index, split in placed
+        if split == "rl" and rl_digest is not None and rows[index]["model_digest"] != rl_digest
+    }
+    # Where rows are few, the gate's go first; and near-policy turns before others.
+    placed.sort(key=lambda pair: (-SPLITS.index(pair[1]), pair[0] in older))
     total = sum(sizes[split] for split in SPLITS)
     while True:
         caps = (
             math.floor(character_share_max * total + ROUNDING),
             math.floor((1 - first_turn_share_min) * total + ROUNDING),
         )
-        by_split, left_out = _take(rows, placed, sizes, *caps, sides.copy())
+        older_turns = _Older(older, rl_older_share_max)
+        by_split, left_out = _take(rows, placed, sizes, *caps, older_turns, sides.copy())
         got = sum(len(taken) for taken in by_split.values())
         if got == total:
             break
@@ -133,12 +140,27 @@ def assign(
     return Assigned(by_split, " and ".join(sorted(units)), asked, left_out)
 
 
+@dataclass(frozen=True)
+class _Older:
+    """RL candidates that another model served, and the share of the RL prompts they may be."""
+
+    indices: set[int]
+    share_max: float
+
+    def admits(self, index: int, num_taken: int, num_older: int) -> bool:
+        """Near-policy turns come first, so the share of what is taken now is the final one."""
+        if index not in self.indices:
+            return True
+        return num_older + 1 <= self.share_max * (num_taken + 1) + ROUNDING
+
+
 def _take(
     rows: Sequence[Mapping[str, Any]],
     placed: Sequence[tuple[int, Split]],
     sizes: Mapping[str, int],
     num_per_character: int,
     num_later_turns: int,
+    older: _Older,
     sides: Sides,
 ) -> tuple[dict[Split, list[int]], Counter[str]]:
     """Rows in order, up to each split's size and the two caps, counted over all splits; and how
@@ -146,13 +168,14 @@ def _take(
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     characters: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    later_turns = 0
+    later_turns = num_older = 0
     for index, split in placed:
         character, later = rows[index]["character_id"], rows[index]["depth"] > 0
         if (
             len(by_split[split]) >= sizes[split]
             or (character is not None and characters[character] >= num_per_character)
             or (later and later_turns >= num_later_turns)
+            or not older.admits(index, len(by_split[split]), num_older)
         ):
             continue
         tie = sides.tie(index, split)
@@ -163,6 +186,7 @@ def _take(
         by_split[split].append(index)
         characters[character] += 1
         later_turns += later
+        num_older += index in older.indices
     return by_split, left_out
 
 
@@ -194,7 +218,7 @@ def count_overlaps(
 
 
 def shared_between_sides(
-    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]
+    rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned], find_near: FindNear
 ) -> dict[str, dict[str, int]]:
     """The proof: how many users, conversations, prompts and near duplicates training shares with
     evaluation, and the evaluation splits with each other. Counted anew from the finished splits."""
@@ -204,16 +228,19 @@ def shared_between_sides(
         for split, indices in one.by_split.items()
         for index in indices
     }
-    neighbours = near_duplicates(rows, sorted(side_by_index))
+    group_of = find_near(sorted(side_by_index)).by_row()
+    sides_of_group: dict[int, set[str]] = {}
+    for index, group in group_of.items():
+        sides_of_group.setdefault(group, set()).add(side_by_index[index])
     labels: dict[str, dict[Any, set[str]]] = {name: {} for name in SHARED}
     for index, side in side_by_index.items():
         row = rows[index]
-        of_row = (row["user_id"], row["conversation_id"], prompt_text(row), index)
-        for name, label in zip(SHARED, of_row, strict=True):
+        of_row = (row["user_id"], row["conversation_id"], prompt_text(row))
+        for name, label in zip(SHARED, of_row, strict=False):
             if label is not None:
                 labels[name].setdefault(label, set()).add(side)
-        for other in neighbours.get(index, ()):
-            labels["near_duplicates"][index].add(side_by_index[other])
+        if index in group_of:
+            labels["near_duplicates"][index] = sides_of_group[group_of[index]]
     return {
         "training_and_evaluation": {
             name: sum("training" in sides and len(sides) > 1 for sides in found.values())

@@ -15,7 +15,6 @@ import errno
 import json
 import os
 import traceback
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,8 +26,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.artifacts import digest_of, file_sha256
+from flywheel_core.artifacts import file_sha256
 from flywheel_core.errors import ConfigError, FlywheelError, InputDataError, MapFailed, StoreFull
+from flywheel_core.folders import claim, unfinished_path, write_whole
 from flywheel_core.records import missing_columns
 
 ROW_GROUP_ROWS = 5_000
@@ -180,23 +180,13 @@ def _footer(job: MapJob, path: Path) -> Any:
 
 def _claim_folder(job: MapJob, shards: Sequence[Shard]) -> None:
     """Mark the folder as this job's, or see that it is."""
-    fingerprint = digest_of(
-        {
-            "name": job.name,
-            "config": dict(job.config),
-            "inputs": [file_sha256(path) for path in job.inputs],
-            "shards": [[shard.first_group, shard.stop_group] for shard in shards],
-            "outputs": {name: str(schema) for name, schema in job.outputs.items()},
-        }
-    )
-    path = job.folder / "job.json"
-    if not path.exists():
-        _write_whole(path, json.dumps({"name": job.name, "fingerprint": fingerprint}).encode())
-    if json.loads(path.read_text())["fingerprint"] != fingerprint:
-        raise ConfigError(
-            f"{job.name}: {job.folder} holds shards that were made from other inputs or under "
-            "another configuration; give an empty folder, or remove that one"
-        )
+    what = {
+        "config": dict(job.config),
+        "inputs": [file_sha256(path) for path in job.inputs],
+        "shards": [[shard.first_group, shard.stop_group] for shard in shards],
+        "outputs": {name: str(schema) for name, schema in job.outputs.items()},
+    }
+    claim(job.folder, job.name, what)
 
 
 def output_path(job: MapJob, name: str, shard: Shard) -> Path:
@@ -275,7 +265,7 @@ def _make_shard(job: MapJob, shard: Shard) -> None:
         num_bytes={name: output_path(job, name, shard).stat().st_size for name in writers},
         counts=dict(sorted(counts.items())),
     )
-    _write_whole(_mark_path(job, shard), json.dumps(asdict(mark)).encode())
+    write_whole(_mark_path(job, shard), json.dumps(asdict(mark)).encode())
 
 
 def _check_names(job: MapJob, mapped: Mapped) -> None:
@@ -315,7 +305,7 @@ class _OutputFile:
         self._pending: list[pa.Table] = []
         self._num_pending = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._unfinished = _temporary(path)
+        self._unfinished = unfinished_path(path)
         self._writer = pq.ParquetWriter(self._unfinished, schema, compression="zstd")
 
     def __enter__(self) -> "_OutputFile":
@@ -353,14 +343,3 @@ class _OutputFile:
                 os.replace(self._unfinished, self._path)
         finally:
             self._unfinished.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".tmp-{uuid.uuid4().hex}-{path.name}")
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _temporary(path)
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)

@@ -18,6 +18,9 @@ from flywheel_core.engines.environment import OFFLINE
 from flywheel_core.engines.mapping import Begun, Failure, MapJob, MapResult, attempt_shard, begin
 
 GIB = 1 << 30
+LOST_TASK_RETRIES = 10
+"""How often a shard whose node or worker is lost is started again; not for ever, for it may itself
+be what kills them."""
 
 
 class RayDataExecutor:
@@ -45,7 +48,7 @@ class RayDataExecutor:
     def _receipts(self, begun: Begun) -> Iterator[dict[str, Any]]:
         """One record a shard, as they come: its number, and how it failed if it did."""
         import ray.data
-        from ray.data import DataContext
+        from ray.data import DataContext, TaskPoolStrategy
 
         context = DataContext.get_current().copy()
         context.execution_options.preserve_order = True
@@ -63,11 +66,14 @@ class RayDataExecutor:
                 _make_one,
                 fn_kwargs={"begun": begun},
                 num_cpus=1,
-                concurrency=self.config.num_workers,
-                # A task is lost with its node, not through a fault of its own: start it again.
-                max_retries=-1,
+                compute=TaskPoolStrategy(size=self.config.num_workers),
+                ray_remote_args_fn=_task_arguments,
             )
             yield from receipts.iter_rows()
+
+
+def _task_arguments() -> dict[str, Any]:
+    return {"max_retries": LOST_TASK_RETRIES}
 
 
 def _make_one(row: dict[str, Any], begun: Begun) -> dict[str, Any]:
@@ -97,6 +103,7 @@ def join_cluster(config: ExecutorConfig) -> None:
         ray.init(log_to_driver=False)
         return
     ray.init(
+        address="local",  # never another Ray that happens to run on this machine
         num_cpus=config.num_workers,
         object_store_memory=int(config.object_store_gib * GIB),
         include_dashboard=False,

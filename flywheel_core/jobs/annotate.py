@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flywheel_core.annotation.pairs import PairDraft, filter_pairs, pair_row, patch_rows
 from flywheel_core.annotation.sources import annotation_source
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.jobs.answers import Prompts, answer, read_prompts
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import AnnotationSection, Section
@@ -38,7 +39,7 @@ class Config(Section):
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     """Writes `pairs_internal.parquet`, `pairs_user.parquet` and DPO's `patch.parquet`."""
     section = config.annotation
-    prompts = read_prompts(inputs["curate"], "annotate")
+    prompts = read_prompts(inputs["curate"], "annotate", of_inputs(inputs))
     drafts = (
         _sampled_pairs(section, prompts, inputs, context)
         if section.source == "world"
@@ -110,9 +111,10 @@ def _rated_pairs(
     context: StageContext,
 ) -> list[PairDraft]:
     """A logged turn that its reader rated up, against production's answer to the same prompt."""
+    logged = read_table(inputs["traffic"] / "traffic.parquet")
     liked = {
         (row["conversation_id"], row["turn_index"])
-        for row in read_table(inputs["traffic"] / "traffic.parquet").to_pylist()
+        for row in without_erased(logged, of_inputs(inputs)).to_pylist()
         if row["thumb_up"]
     }
     rows = [row for row in prompts.rows if (row["conversation_id"], row["turn_index"]) in liked]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from flywheel_core.engines.base import Completion
 from flywheel_core.engines.config import SamplingConfig
 from flywheel_core.engines.durable import DurableEngines
+from flywheel_core.erasure.users import NOBODY, Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.evaluation.comparison import Checkpoint, tally
 from flywheel_core.records import PROMPTS, Message, Split, Surface, read_table
@@ -51,9 +52,10 @@ class Prompts:
         return len(self.rows)
 
 
-def read_prompts(curated: Path, split: Split) -> Prompts:
-    """The prompts of one split, from the `curate` artifact."""
+def read_prompts(curated: Path, split: Split, erasures: Erasures = NOBODY) -> Prompts:
+    """The prompts of one split, from the `curate` artifact, none of an erased user."""
     table: pa.Table = read_table(curated / "prompts.parquet", PROMPTS)
+    table = without_erased(table, erasures)
     return Prompts([row for row in table.to_pylist() if row["split"] == split])
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import is_held_out
+from flywheel_core.erasure.users import Erasures, of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
@@ -37,8 +38,10 @@ class Config(Section):
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     """Writes a folder for each model, and `standards.json` with its scores on traffic."""
     section = config.reward_models
-    specs = _preference_specs(section, inputs["annotate"], context.work)
-    specs += _signal_specs(section, inputs["traffic"], context.work)
+    erasures = of_inputs(inputs)
+    traffic = without_erased(read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC), erasures)
+    specs = _preference_specs(section, inputs["annotate"], context.work, erasures)
+    specs += _signal_specs(section, traffic, context.work)
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
             f"no surface has {MIN_PAIRS} annotated pairs, so no preference model can be trained; "
@@ -52,7 +55,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     )
     for spec in specs:
         publish(result.model_dirs[spec.name], context.output / spec.name)
-    _write_standards([spec.name for spec in specs], inputs["traffic"], context)
+    _write_standards([spec.name for spec in specs], traffic, context)
     return StageOutput(
         "reward_models",
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
@@ -61,26 +64,27 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
 
 
 def _preference_specs(
-    section: RewardModelsSection, annotated: Path, work: Path
+    section: RewardModelsSection, annotated: Path, work: Path, erasures: Erasures
 ) -> list[RewardModelSpec]:
     specs = []
     for surface, name in POINTWISE.items():
-        table = read_table(annotated / f"pairs_{surface}.parquet", PAIRS)
+        table = without_erased(read_table(annotated / f"pairs_{surface}.parquet", PAIRS), erasures)
         if table.num_rows >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
-    user = read_table(annotated / "pairs_user.parquet", PAIRS)
+    user = without_erased(read_table(annotated / "pairs_user.parquet", PAIRS), erasures)
     if user.num_rows >= MIN_PAIRS:
         specs.append(_spec("pairwise_user", section.pairwise, user, work))
     return specs
 
 
-def _signal_specs(section: RewardModelsSection, traffic: Path, work: Path) -> list[RewardModelSpec]:
-    table = read_table(traffic / "traffic.parquet", TRAFFIC)
+def _signal_specs(
+    section: RewardModelsSection, traffic: pa.Table, work: Path
+) -> list[RewardModelSpec]:
     held_out = [
         is_held_out(conversation, SIGNAL_HELD_OUT_SHARE)
-        for conversation in table.column("conversation_id").to_pylist()
+        for conversation in traffic.column("conversation_id").to_pylist()
     ]
-    table = table.append_column("held_out", pa.array(held_out))
+    table = traffic.append_column("held_out", pa.array(held_out))
     specs = []
     for signal in section.signals:
         known = table.filter(pc.is_valid(table.column(signal)))
@@ -104,9 +108,9 @@ def _spec(name: str, config: RewardModelConfig, table: pa.Table, work: Path) -> 
     )
 
 
-def _write_standards(names: list[str], traffic: Path, context: StageContext) -> None:
+def _write_standards(names: list[str], traffic: pa.Table, context: StageContext) -> None:
     """Each pointwise and signal model's mean and SD on what production said in traffic."""
-    rows = read_table(traffic / "traffic.parquet", TRAFFIC).to_pylist()
+    rows = traffic.to_pylist()
     step = max(1, len(rows) // NUM_STANDARD_ROWS)
     sample = rows[::step]
     messages = [row["messages"] for row in sample]

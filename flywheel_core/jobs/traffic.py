@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.artifacts import digest_of
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import Section, TrafficSection
@@ -25,7 +26,7 @@ class Config(Section):
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes `traffic.parquet`, in order of day."""
+    """Writes `traffic.parquet`, in order of day, without the rows of erased users."""
     tables, made = [], 0
     for index, day in enumerate(config.days):
         shard = context.work / f"{day}.parquet"
@@ -39,7 +40,8 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         else:
             raise InputDataError(f"traffic of {day} is missing; run `flywheel ingest` for that day")
         context.progress(index + 1, len(config.days), "days")
-    table = pa.concat_tables(tables)
+    logged = pa.concat_tables(tables)
+    table = without_erased(logged, of_inputs(inputs))
     pq.write_table(table, context.output / "traffic.parquet", compression="zstd")
     digest = context.plan.parent.digest
     served = table.column("model_digest").to_pylist()
@@ -47,6 +49,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         "traffic",
         {
             "rows": table.num_rows,
+            "rows_erased": logged.num_rows - table.num_rows,
             "days_pinned": len(config.days) - made,
             "days_made": made,
             **{

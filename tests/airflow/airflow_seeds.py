@@ -16,7 +16,8 @@ from flywheel_core.artifacts import (
     read_manifest,
 )
 from flywheel_core.ingest.ingest import ingest
-from flywheel_core.plan import Parent, PinnedPlan, PlannedStage, plan_path, resolve
+from flywheel_core.parents import Parent
+from flywheel_core.plan import PinnedPlan, PlannedStage, plan_path, resolve
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
 from flywheel_core.release.metrics import (
     ArtifactFeatures,

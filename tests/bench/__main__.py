@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench import Row
 
-GROUPS = ("climb", "chaos", "experiments")
+GROUPS = ("climb", "chaos", "curation", "experiments")
 OUTPUT = Path("bench.json")
 
 

@@ -139,7 +139,7 @@ def _generation() -> Iterator[Row]:
     """
     from flywheel_core.engines.config import EngineConfig, SamplingConfig
     from flywheel_core.engines.environment import prepare_environment
-    from flywheel_core.plan import BUILTIN_TINY
+    from flywheel_core.parents import BUILTIN_TINY
 
     config = EngineConfig(max_model_len=256, num_threads=1)
     prepare_environment(config)

@@ -15,7 +15,8 @@ import yaml
 from flywheel_core.airflow_client import AirflowClient
 from flywheel_core.artifacts import ArtifactRef, digest_of
 from flywheel_core.errors import FlywheelError, StackError
-from flywheel_core.plan import Parent, PinnedPlan, PlannedStage, plan_path
+from flywheel_core.parents import Parent
+from flywheel_core.plan import PinnedPlan, PlannedStage, plan_path
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
 from flywheel_core.stack import Stack, StackInfo
 from flywheel_core.stack.processes import choose_port

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from curation_samples import broken_caps, table_one_excess, traffic_rows
 from hypothesis import given, settings
@@ -13,12 +14,9 @@ from hypothesis import strategies as st
 
 from flywheel_core.curation.constraints import (
     STRATUM_TOLERANCE,
-    Measures,
     TableOne,
     balance,
     best_first,
-    depth_band,
-    row_strata,
     table_one_limits,
 )
 from flywheel_core.curation.counts import (
@@ -31,6 +29,7 @@ from flywheel_core.curation.counts import (
     round_up,
     smallest_relaxation,
 )
+from flywheel_core.curation.strata import Measures, cells_of, row_strata
 from flywheel_core.errors import InputDataError
 
 
@@ -157,11 +156,10 @@ def limits_of(
     rows: Sequence[dict[str, Any]], constraints: dict[str, Any]
 ) -> tuple[list[int], list[Limit]]:
     """Sizes of the cells, and Table 1's limits on them."""
-    strata = row_strata(rows, range(len(rows)), Measures())
-    cells = Counter(strata.of(index) for index in range(len(rows)))
-    names = sorted(cells, key=str)
-    table = TableOne(**constraints)
-    return [cells[name] for name in names], table_one_limits(names, strata, range(len(rows)), table)
+    everything = np.arange(len(rows))
+    strata = row_strata(rows, everything, Measures())
+    cells = cells_of(strata, everything)
+    return cells.sizes, table_one_limits(cells.names, strata, everything, TableOne(**constraints))
 
 
 def all_subsets(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], ...]]:
@@ -293,12 +291,26 @@ def test_within_a_cell_the_best_rows_stay() -> None:
 def test_quality_and_difficulty_count_the_same_and_the_unmeasured_come_last() -> None:
     rows = traffic_rows(4)
     quality, difficulty = [9.0, 5.0, 1.0, 7.0], [1.0, 9.0, 5.0, None]
-    both = Measures(quality=quality, difficulty=difficulty)
-    ranked = best_first(rows, range(4), both, seed=0)
-    assert set(ranked[:2]) == {0, 1}
-    assert set(ranked[2:]) == {2, 3}
-    assert best_first(rows, range(4), Measures(difficulty=difficulty), seed=0) == [1, 2, 0, 3]
-    assert best_first(rows, range(4), Measures(quality=quality), seed=0) == [0, 3, 1, 2]
+
+    def ranked(**measures: Any) -> list[int]:
+        one_cell = np.zeros(4, np.int64)
+        return best_first(rows, np.arange(4), one_cell, Measures(**measures), seed=0).tolist()
+
+    both = ranked(quality=quality, difficulty=difficulty)
+    assert set(both[:2]) == {0, 1}
+    assert set(both[2:]) == {2, 3}
+    assert ranked(difficulty=difficulty) == [1, 2, 0, 3]
+    assert ranked(quality=quality) == [0, 3, 1, 2]
+
+
+def test_ranks_are_of_a_cell_and_equal_numbers_share_one() -> None:
+    rows = traffic_rows(6)
+    quality, difficulty = [5.0, 5.0, 7.0, 9.0, 9.0, 1.0], [3.0, 2.0, 1.0, 8.0, 9.0, 0.0]
+    measures = Measures(quality=quality, difficulty=difficulty)
+    of_row = np.array([1, 1, 1, 0, 0, 0])
+    order = best_first(rows, np.arange(6), of_row, measures, seed=0).tolist()
+    assert order == [4, 3, 5, 0, *order[4:]], "cell 0 first; ranks 0+0, 0+1, 1+2; then 1+0"
+    assert set(order[4:]) == {1, 2}
 
 
 def test_difficulty_keeps_its_thirds_where_it_is_given_and_binds_nothing_where_not() -> None:
@@ -318,7 +330,13 @@ def test_difficulty_keeps_its_thirds_where_it_is_given_and_binds_nothing_where_n
 
 
 def test_depth_bands_run_from_the_first_turn_to_sustained_engagement() -> None:
-    assert [depth_band(depth) for depth in (0, 1, 2, 3, 9, 10, 39, 40)] == [
+    rows = [
+        {**row, "depth": depth}
+        for row, depth in zip(traffic_rows(8), (0, 1, 2, 3, 9, 10, 39, 40), strict=True)
+    ]
+    strata = row_strata(rows, np.arange(8), Measures())
+    depth = strata.names.index("depth")
+    assert [strata.values[depth][code] for code in strata.codes[:, depth]] == [
         "first turn", "short", "short", "medium", "medium", "long", "long", "very long",
     ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Six disjoint splits: stable, by user where users are known, and within the caps."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from curation_samples import broken_caps, traffic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_core.curation.near_duplicates import near_duplicates
+from flywheel_core.curation.near_duplicates import FindNear, near_duplicates
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
@@ -20,6 +21,10 @@ from flywheel_core.curation.splits import (
 from flywheel_core.records import SPLITS
 
 SIZES = dict.fromkeys(SPLITS, 40)
+
+
+def near(rows: list[dict[str, Any]]) -> FindNear:
+    return partial(near_duplicates, rows)
 
 
 def values(rows: list[dict[str, Any]], assigned: Assigned, field: str) -> dict[str, set[Any]]:
@@ -127,7 +132,7 @@ def test_a_conversation_of_several_users_stays_on_one_side() -> None:
     plain = assign(rows, range(1000), SIZES)
     assert plain.unit == "user"
     assert plain.left_out["conversation"] > 0
-    shared = shared_between_sides(rows, [plain])
+    shared = shared_between_sides(rows, [plain], near(rows))
     for told in shared.values():
         assert (told["users"], told["conversations"]) == (0, 0)
 
@@ -147,10 +152,15 @@ def test_near_duplicates_stay_on_one_side_and_evaluation_keeps_its_own() -> None
     sides = Sides(rows, near_duplicates(rows, range(1000)))
     apart = assign(rows, range(1000), SIZES, sides=sides)
     assert apart.left_out["near_duplicate"] > 0
-    told = shared_between_sides(rows, [apart])
+    told = shared_between_sides(rows, [apart], near(rows))
     assert {count for counts in told.values() for count in counts.values()} == {0}
     plain = assign(rows, range(1000), SIZES)
-    assert shared_between_sides(rows, [plain])["training_and_evaluation"]["near_duplicates"] > 0
+    assert (
+        shared_between_sides(rows, [plain], near(rows))["training_and_evaluation"][
+            "near_duplicates"
+        ]
+        > 0
+    )
     assert apart.by_split["gate"] == plain.by_split["gate"]
 
 
@@ -161,7 +171,7 @@ def test_the_proof_is_counted_anew_and_finds_what_is_shared() -> None:
     by_split = {split: [] for split in SPLITS} | {
         "annotate": [0, 4, 12], "reject": [13], "gate": [1, 6, 8], "stop": [10],
     }  # fmt: skip
-    told = shared_between_sides(rows, [Assigned(by_split, "user", {})])
+    told = shared_between_sides(rows, [Assigned(by_split, "user", {})], near(rows))
     assert told == {
         "training_and_evaluation": {
             "users": 0, "conversations": 1, "prompts": 0, "near_duplicates": 2,
@@ -175,7 +185,7 @@ def test_surfaces_share_the_sides() -> None:
     sides = Sides(rows, near_duplicates(rows, range(1000)))
     both = [assign(rows, range(start, 1000, 2), SIZES, sides=sides) for start in (0, 1)]
     assert both[1].left_out["near_duplicate"] > 0
-    told = shared_between_sides(rows, both)["training_and_evaluation"]
+    told = shared_between_sides(rows, both, near(rows))["training_and_evaluation"]
     assert told["near_duplicates"] == 0
 
 

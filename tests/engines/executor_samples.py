@@ -25,19 +25,30 @@ def sort_by_parity(batch: pa.Table) -> Mapped:
     return Mapped({"kept": kept, "odd": odd}, {"rows": batch.num_rows, "odd": odd.num_rows})
 
 
-def slowly_on_a_node(batch: pa.Table, log: Path) -> Mapped:
-    """Slow enough for a node to be lost on the way; `log` holds who began and ended which shard
-    (of 100 rows, in batches of 30, so a shard's last batch has 10)."""
+def slowly_on_a_node(batch: pa.Table, log: Path, timeout_s: float = 120) -> Mapped:
+    """No shard goes on before two nodes have begun one, and none on the node named in `dying`, so
+    that it is inside a shard when it is killed, however busy the machine. `log` holds which node
+    began and ended which shard (100 rows, so its last batch has 10)."""
     import ray
 
     node = ray.get_runtime_context().get_node_id()
-    first = batch["number"][0].as_py()
+    shard = batch["number"][0].as_py() // 100
     log.mkdir(exist_ok=True)
-    (log / f"{first // 100}-{node}-started").touch()
+    (log / f"{shard}-{node}-started").touch()
+    deadline_s = time.monotonic() + timeout_s
+    while len(nodes_in(log)) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.05)
     time.sleep(0.15)
+    dying = log.with_name("dying")
+    while dying.exists() and dying.read_text() == node:
+        time.sleep(0.05)
     if batch.num_rows == 10:
-        (log / f"{first // 100}-{node}-ended").touch()
+        (log / f"{shard}-{node}-ended").touch()
     return sort_by_parity(batch)
+
+
+def nodes_in(log: Path) -> set[str]:
+    return {path.name.split("-")[1] for path in log.glob("*-started")}
 
 
 def failing_at_250(batch: pa.Table) -> Mapped:

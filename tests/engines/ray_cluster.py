@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import psutil
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.ray_executor import RayDataExecutor, join_cluster
 from flywheel_core.errors import MapFailed
+from flywheel_core.folders import write_whole
 from tests.engines.executor_samples import (
     failing_at_250,
     killing_itself_once,
@@ -57,18 +60,21 @@ def lost_node(folder: Path) -> dict[str, Any]:
     os.environ["RAY_ADDRESS"] = cluster.address
     inputs = (write_rows(folder / "in.parquet", 0, 1200),)
     join_cluster(CONFIG)
-    killed_at: list[int] = []
     log = folder / "log"
+    killed = threading.Event()
 
-    def kill_one(done: int, total: int, what: str = "") -> None:
-        started = list(log.glob(f"*-{doomed.node_id}-started"))
-        ended = list(log.glob(f"*-{doomed.node_id}-ended"))
-        if done >= 300 and len(started) > len(ended) and not killed_at:
-            killed_at.append(done)
-            cluster.remove_node(doomed, allow_graceful=False)
+    def kill_inside_a_second_shard() -> None:
+        while not killed.is_set():
+            started = len(list(log.glob(f"*-{doomed.node_id}-started")))
+            if 0 < len(list(log.glob(f"*-{doomed.node_id}-ended"))) < started:
+                write_whole(folder / "dying", doomed.node_id.encode())
+                cluster.remove_node(doomed, allow_graceful=False)
+                killed.set()
+            time.sleep(0.02)
 
+    threading.Thread(target=kill_inside_a_second_shard, daemon=True).start()
     job = make_job(folder / "ray", inputs, function=partial(slowly_on_a_node, log=log))
-    result = RayDataExecutor(CONFIG).run(job, kill_one)
+    result = RayDataExecutor(CONFIG).run(job, quiet)
     listening = _outward_listeners()
     ray.shutdown()
     cluster.shutdown()
@@ -78,7 +84,7 @@ def lost_node(folder: Path) -> dict[str, Any]:
         for state in ("started", "ended")
     )
     return {
-        "killed_at": killed_at,
+        "killed": killed.is_set(),
         "rows": result.rows,
         "counts": result.counts,
         "cut_off": sorted(started - ended),
@@ -90,7 +96,11 @@ def lost_node(folder: Path) -> dict[str, Any]:
 
 def _start_cluster(node: dict[str, Any], tries: int = 3) -> Any:
     """A head node. Ray gives one 30 s to start, which a busy machine may not keep."""
+    import ray._private.utils
     from ray.cluster_utils import Cluster
+
+    # Else every `ray.init()` on this machine would find this cluster and join it.
+    ray._private.utils.write_ray_address = lambda *_, **__: None
 
     head = {**node, "include_dashboard": False, "dashboard_port": _free_port()}
     for last in (False,) * (tries - 1) + (True,):

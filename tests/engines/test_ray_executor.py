@@ -59,7 +59,7 @@ def test_on_one_machine_the_bytes_are_those_of_the_process(tmp_path: Path) -> No
 
 def test_a_node_that_is_killed_half_way_loses_and_doubles_no_row(tmp_path: Path) -> None:
     found = in_own_process("lost_node", tmp_path)
-    assert found["killed_at"], "no node was killed"
+    assert found["killed"], "no node was killed"
     assert found["nodes"] == 2
     assert found["done_on_lost_node"], "the lost node had done nothing"
     assert found["cut_off"], "the lost node was not inside a shard"

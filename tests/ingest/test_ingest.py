@@ -10,7 +10,7 @@ from flywheel_core.artifacts import ArtifactRef, materialise, read_file, read_ma
 from flywheel_core.days import ingested_days
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.ingest.ingest import DayReport, ingest
-from flywheel_core.plan import invalidate
+from flywheel_core.keys import invalidate
 from flywheel_core.pointers import Pointer
 from flywheel_core.records import TRAFFIC, read_table, write_table
 from flywheel_core.store import LocalStore, MemoryStore, Store

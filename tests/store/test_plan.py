@@ -10,11 +10,12 @@ from plan_samples import make_checkpoint, make_recipe
 from store_samples import Crash, CrashingStore
 
 from flywheel_core.artifacts import ArtifactRef, Attempt, read_manifest
+from flywheel_core.erasure.users import add_users
 from flywheel_core.errors import ArtifactCorrupt, ArtifactMissing, ConfigError, SchemaTooNew
+from flywheel_core.keys import invalidate
 from flywheel_core.plan import (
     PinnedPlan,
     draft,
-    invalidate,
     load_plan,
     plan_path,
     resolve,
@@ -149,7 +150,7 @@ def test_invalidating_raises_the_revision_and_changes_what_follows(
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 def test_an_erasure_changes_every_key(store: Store, recipe: Recipe) -> None:
     before = pin(recipe, store)
-    Pointer(store, "test", "erasures").append({"user_ids": ["u1"]}, by="me", reason="asked for")
+    add_users(store, "test", ["u1"], by="me", reason="asked for")
     assert changed(before, pin(recipe, store, "after")) == set(keys(before))
 
 

@@ -7,9 +7,9 @@ from plan_samples import make_checkpoint, make_recipe
 
 from flywheel_core.artifacts import ArtifactRef, Attempt
 from flywheel_core.errors import ConfigError
+from flywheel_core.keys import invalidate
 from flywheel_core.plan import (
     PinnedPlan,
-    invalidate,
     load_plan,
     plan_path,
     resolve,

@@ -1,0 +1,171 @@
+"""`flywheel curate --in DIR --out DIR`: files of traffic become prompt sets, without a store.
+
+`prompts.parquet` holds the chosen prompts (`records.PROMPTS`). `report.json`, written last, holds
+counts by rule and phase, and what each constraint came to. A run that broke off goes on from Phase
+I's first missing shard; the same command after the end finds it done.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_core.artifacts import KEY_HEX_DIGITS, digest_of, file_sha256
+from flywheel_core.curation.pipeline import (
+    PHASE_ONE_VERSION,
+    TrafficFiles,
+    Workshop,
+    curate_files,
+)
+from flywheel_core.engines.base import Embedder, Progress
+from flywheel_core.engines.executor import make_executor
+from flywheel_core.engines.pool import EnginePool
+from flywheel_core.erasure.users import NOBODY, Erasures
+from flywheel_core.errors import ConfigError, InputDataError
+from flywheel_core.folders import claim, unfinished_path, write_whole
+from flywheel_core.recipe import Recipe
+from flywheel_core.records import PROMPTS, write_table
+
+REPORT_FILE, PROMPTS_FILE, WORK_FOLDER = "report.json", "prompts.parquet", "work"
+NUM_DIGESTS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """What is curated, whereto, and how. `production` is the digest of the model whose turns are
+    near-policy; None where no row says which model served it."""
+
+    source: Path
+    out: Path
+    recipe: Recipe
+    production: str | None = None
+    erasures: Erasures = NOBODY
+    embedder: Embedder | None = None
+
+
+def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
+    """Curate, and return the report."""
+    files = _parquet_files(job.source)
+    digests = [file_sha256(path) for path in files]
+    section = job.recipe.curation
+    what = {
+        "inputs": digests,
+        "curation": section.model_dump(mode="json"),
+        "seed": job.recipe.seed,
+        "production": job.production,
+        "erasures": job.erasures.digest,
+        "version": PHASE_ONE_VERSION,
+    }
+    production = _production(files, job.production)
+    claim(job.out, "curate", what)
+    if (job.out / REPORT_FILE).exists():
+        return dict(json.loads((job.out / REPORT_FILE).read_text()))
+    config = job.recipe.execution.executor
+    work = job.out / WORK_FOLDER
+    curated = curate_files(
+        TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
+        section,
+        job.embedder or EnginePool(job.recipe.execution.engine).embedder(section.embedder),
+        int(digest_of([job.recipe.seed, "curate"])[:8], 16),
+        production_digest=production,
+        erasures=job.erasures,
+        workshop=Workshop(make_executor(config), config, work, progress),
+    )
+    unfinished = unfinished_path(job.out / PROMPTS_FILE)
+    write_table(unfinished, curated.prompts, PROMPTS)
+    unfinished.replace(job.out / PROMPTS_FILE)
+    report = _report(job, curated.prompts, curated.report)
+    write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _parquet_files(source: Path) -> tuple[Path, ...]:
+    files = (source,) if source.is_file() else tuple(sorted(source.glob("*.parquet")))
+    if not files:
+        raise InputDataError(
+            f"in: {source} holds no *.parquet file; make some with "
+            f"`flywheel ingest FILE --out {source}`"
+        )
+    return files
+
+
+def _production(files: Sequence[Path], given: str | None) -> str:
+    """Whose turns are near-policy. Where rows name models, it must be one of them: otherwise no
+    RL prompt could be taken, without a word."""
+    served = _served_by(files)
+    if not served or (given is not None and given in served):
+        return given or ""
+    shown = ", ".join(f"{one} ({count})" for one, count in served.most_common(NUM_DIGESTS_SHOWN))
+    raise ConfigError(
+        f"production: {given!r} served none of the rows; RL prompts are near-policy (turns of the "
+        f"production model), so give --production one of the model digests (rows): {shown}"
+    )
+
+
+def _served_by(files: Sequence[Path]) -> Counter[str]:
+    """Rows by model digest, those without one left out."""
+    served: Counter[str] = Counter()
+    for path in files:
+        try:
+            column = pq.read_table(path, columns=["model_digest"]).column("model_digest")
+        except (pa.ArrowException, OSError) as error:
+            raise InputDataError(
+                f"in: {path} is not a readable table of traffic ({type(error).__name__}); write it "
+                "again with `flywheel ingest FILE --out`"
+            ) from error
+        counted = column.drop_null().value_counts().to_pylist()
+        served.update({one["values"]: one["counts"] for one in counted})
+    return served
+
+
+def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any]) -> dict[str, Any]:
+    """Counts by phase in their order, by rule, and each surface's constraints."""
+    surfaces = told["surfaces"]
+    return {
+        "in": str(job.source),
+        "out": str(job.out),
+        "recipe": job.recipe.name,
+        "phases": {
+            "read": told["rows"] + told["erased"],
+            "after_erasure": told["rows"],
+            "filtered": told["filtered"],
+            "distinct": told["distinct"],
+            "without_near_duplicates": told["distinct"] - told["duplicates"]["near"],
+            "diverse": sum(one["diverse"] for one in surfaces.values()),
+            "balanced": sum(one["balanced"]["rows"] for one in surfaces.values()),
+            "final": len(prompts),
+        },
+        "rejected": told["rejected"],
+        "privacy": told["privacy"],
+        "safety": told["safety"],
+        "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
+        "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
+        "constraints": surfaces,
+        "splits": told["splits"],
+        "data_evidence": told["data_evidence"],
+    }
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for a person."""
+    phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
+    lines = [f"{report['in']}: {phases}"]
+    lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    for surface, told in report["constraints"].items():
+        final = told["final"]
+        lines.append(
+            f"  {surface}: first turns {final['first_turn_share']:.1%}, largest character "
+            f"{final['largest_character_share']}, split by {told['split_by']}"
+        )
+        short = {split: n for split, n in told["got"].items() if n < told["asked"][split]}
+        for split, count in short.items():
+            lines.append(f"    {split}: {count} of {told['asked'][split]} asked for")
+    lines.append(f"  {report['out']}/{PROMPTS_FILE}: {report['prompts_by_split']}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""Curation of Parquet files of any size: Phase I in shards, the rest on an index of what it kept.
+
+Phase I (§2.6) looks at each row by itself, so an executor maps it over the files, in this process
+or on a cluster, and a run that breaks off goes on from the first missing shard. Phases II and III
+and the splits weigh rows against each other; they see the index (`columns`), never the texts. Last,
+the chosen rows are read from what Phase I kept.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_core.curation.columns import (
+    INDEX,
+    SHINGLES,
+    IndexRows,
+    index_of,
+    read_shingles,
+    shingles_table,
+)
+from flywheel_core.curation.curate import Curated, prompt_row, select
+from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
+from flywheel_core.curation.near_duplicates import Groups, group
+from flywheel_core.engines.base import Embedder, Progress
+from flywheel_core.engines.config import ExecutorConfig
+from flywheel_core.engines.executor import Executor
+from flywheel_core.engines.mapping import MapJob, Mapped, MapResult
+from flywheel_core.erasure.users import Erasures, without_erased
+from flywheel_core.errors import InputDataError
+from flywheel_core.recipe import CurationSection
+from flywheel_core.records import TRAFFIC
+
+PHASE_ONE_VERSION = 2
+"""Part of what a half-done Phase I is recognised by: raise it when the rules change."""
+
+
+@dataclass(frozen=True)
+class TrafficFiles:
+    """Traffic to curate, and the keys of the artifacts it came from, for the prompts' provenance:
+    a day's own where it is known, else `key`."""
+
+    files: tuple[Path, ...]
+    key: str
+    keys_by_day: Mapping[str, str]
+
+    def key_of(self, day: str) -> str:
+        return self.keys_by_day.get(day, self.key)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Who maps, where unfinished work lies, and whom to tell."""
+
+    executor: Executor
+    config: ExecutorConfig
+    work: Path
+    progress: Progress
+
+
+def curate_files(
+    traffic: TrafficFiles,
+    config: CurationSection,
+    embedder: Embedder,
+    seed: int,
+    *,
+    production_digest: str,
+    erasures: Erasures,
+    workshop: Workshop,
+) -> Curated:
+    """What `curate` makes of the same rows in memory, without holding them there.
+
+    `production_digest` is the model whose traffic is near-policy (§3.5.2).
+    """
+    filtered = workshop.executor.run(phase_one_job(traffic, erasures, workshop), workshop.progress)
+    report = _phase_one_report(filtered)
+    if not report["filtered"]:
+        raise InputDataError(
+            f"curation kept none of {report['rows']} rows: {report['rejected']}; look at the "
+            "traffic and the rules that rejected it"
+        )
+    workshop.progress(0, 3, "phases II and III")
+    rows = IndexRows.of_files(filtered.files["index"])
+    everything = range(len(rows))
+    selected = select(
+        rows,
+        everything,
+        config,
+        embedder,
+        seed,
+        production_digest=production_digest,
+        find_near=partial(_near_duplicates, filtered),
+    )
+    workshop.progress(2, 3, "phases II and III")
+    texts = _rows_numbered({index for index, _ in selected.chosen}, filtered)
+    prompts = [
+        prompt_row(texts[index], split, traffic.key_of(texts[index]["day"]), production_digest)
+        for index, split in selected.chosen
+    ]
+    workshop.progress(3, 3, "phases II and III")
+    return Curated(prompts, report | selected.report)
+
+
+def phase_one_job(traffic: TrafficFiles, erasures: Erasures, workshop: Workshop) -> MapJob:
+    """Phase I over those files: the rows it keeps, and their index."""
+    return MapJob(
+        name="phase I",
+        function=partial(phase_one, erasures=erasures),
+        config={"version": PHASE_ONE_VERSION, "erasures": erasures.digest},
+        inputs=traffic.files,
+        columns=TRAFFIC,
+        outputs={"kept": TRAFFIC, "index": INDEX, "shingles": SHINGLES},
+        folder=workshop.work / "phase_one",
+        shard_rows=workshop.config.shard_rows,
+        batch_rows=workshop.config.batch_rows,
+    )
+
+
+def phase_one(batch: pa.Table, erasures: Erasures) -> Mapped:
+    """Leave erased users out, then filter by privacy and safety; counts by rule."""
+    table = without_erased(batch.cast(TRAFFIC), erasures)
+    # Only what the rules read becomes Python objects: that conversation is most of the cost.
+    messages = table.column("messages").to_pylist()
+    responses = table.column("response").to_pylist()
+    rows = [
+        {"messages": turns, "response": said}
+        for turns, said in zip(messages, responses, strict=True)
+    ]
+    filtered = filter_rows(rows, RuleSafetyClassifier())
+    kept = table.take(pa.array(filtered.kept, pa.int64()))
+    turns = [messages[number] for number in filtered.kept]
+    return Mapped(
+        {"kept": kept, "index": index_of(kept, turns), "shingles": shingles_table(turns)},
+        {"erased": batch.num_rows - table.num_rows, **filtered.counts()},
+    )
+
+
+def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
+    erased = filtered.counts.get("erased", 0)
+    return {
+        "rows": filtered.rows_in - erased,
+        "erased": erased,
+        **told(filtered.counts),
+        "filtered": filtered.rows["kept"],
+    }
+
+
+def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Groups:
+    return group(read_shingles(filtered.files["shingles"], indices), indices)
+
+
+def _rows_numbered(wanted: set[int], filtered: MapResult) -> dict[int, dict[str, Any]]:
+    """The rows that Phase I kept whose numbers, over all its files, are wanted."""
+    found: dict[int, dict[str, Any]] = {}
+    for first, batch in _numbered_batches(filtered.files["kept"]):
+        here = [index for index in range(batch.num_rows) if first + index in wanted]
+        for index, row in zip(
+            here, batch.take(pa.array(here, pa.int64())).to_pylist(), strict=True
+        ):
+            found[first + index] = row
+    return found
+
+
+def _numbered_batches(files: tuple[Path, ...]) -> Iterator[tuple[int, pa.Table]]:
+    first = 0
+    for path in files:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches():
+                yield first, pa.Table.from_batches([batch])
+                first += batch.num_rows
