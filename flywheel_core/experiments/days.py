@@ -36,7 +36,8 @@ def read_sums(
         _read_day(sums, window, config, day, first, drawn if day == last else None)
         for day in range(last + 1)
     )
-    exploratory = explore(sums, window, config, last) if days[-1].status == "ok" else ()
+    readable = days[-1].status == "ok" and days[-1].is_last_day  # before it, it would be peeking
+    exploratory = explore(sums, window, config, last) if readable else ()
     return Readout(
         experiment_id=experiment_id,
         first_day=first,

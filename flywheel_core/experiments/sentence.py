@@ -19,7 +19,7 @@ def quotable(read: DayReadout, first: datetime.date, config: ReadoutConfig) -> s
     people = f"{users.num_test + users.num_control:,} users"
     begun = f"{span} ({people}), {'; '.join(said)}."
     if read.losses:
-        begun += f" A guardrail was lost: {', '.join(read.losses)}."
+        begun += f" A guardrail was lost: {', '.join(read.losses).replace('_', ' ')}."
     if not read.is_last_day:
         begun += (
             f" The experiment runs to day {config.num_days}: the intervals are those that may be "

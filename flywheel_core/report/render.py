@@ -31,7 +31,7 @@ def render_report(report: GenerationReport) -> str:
     outcome = overall(report.verdicts)
     bands = report.policy.thresholds.artifacts.bands
     return (
-        _environment()
+        environment()
         .get_template("generation.html.jinja")
         .render(
             report=report,
@@ -82,7 +82,8 @@ def evidence_text(name: str, value: int | float | str | bool | None) -> str:
     return value
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this package; autoescaped, and an unknown name is an error."""
     environment = Environment(
         loader=PackageLoader("flywheel_core.report"),
         autoescape=select_autoescape(enabled_extensions=("jinja", "html"), default=True),
