@@ -87,7 +87,13 @@ def aggregate(
         return total
     with tempfile.TemporaryDirectory(prefix="flywheel-ab-", dir=scratch) as folder:
         try:
-            spilled = [_spill(log, Path(folder), num_partitions) for log in (exposures, events)]
+            # A thread a log: each log's rows keep their order, so nothing depends on timing.
+            with ThreadPoolExecutor(num_threads) as pool:
+                spilled = list(
+                    pool.map(
+                        lambda log: _spill(log, Path(folder), num_partitions), (exposures, events)
+                    )
+                )
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

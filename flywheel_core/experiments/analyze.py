@@ -6,9 +6,9 @@ from pathlib import Path
 
 from flywheel_core.errors import ConfigError
 from flywheel_core.experiments.aggregate import Log, aggregate, first_exposure_us, open_log
-from flywheel_core.experiments.config import ReadoutConfig
+from flywheel_core.experiments.config import COVARIATES, ReadoutConfig
 from flywheel_core.experiments.days import EPOCH, read_sums
-from flywheel_core.experiments.logs import COVARIATES, DAY_US, MICROSECONDS
+from flywheel_core.experiments.logs import DAY_US, MICROSECONDS
 from flywheel_core.experiments.readout import Readout
 from flywheel_core.experiments.users import Sums, Window
 

@@ -1,11 +1,15 @@
-"""What an experiment is read by, decided before it starts."""
+"""What an experiment is read by, decided before it starts. Light: imports nothing but pydantic."""
 
 import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flywheel_core.experiments.logs import COVARIATES, DIMENSIONS
+DIMENSIONS = ("locale", "language", "jtbd", "user_kind")
+"""Columns of the exposures that users are broken down by."""
+
+COVARIATES = ("pre_engaged_days", "pre_sends")
+"""Columns of the exposures that say what a user did before."""
 
 RESERVED = ("user_id", "at", "event_id", "one", "engaged", "engaged_days", *COVARIATES)
 
@@ -28,21 +32,19 @@ class GuardrailConfig(BaseModel):
         return self
 
 
-class ReadoutConfig(BaseModel):
-    """How an experiment is read. A seven-day window and 10 % an arm are the paper's (§2.5.2), the
-    rest is ours.
+class ExperimentRule(BaseModel):
+    """How experiments are read and decided. A seven-day window and 10 % an arm are the paper's
+    (§2.5.2), the rest is ours. It is part of the deployed policy, so that whoever starts a climb
+    cannot choose what judges it.
 
-    `first_day` is the day of the first exposure where it is not given; `through` is the last day
-    to read, else the last one that the logs hold. An event up to `clock_skew_s` before its user's
-    first exposure counts as after it. A user who sends more than `max_sends_per_day` on some day
-    is a program, and is left out of both arms. `expected_lifts_pct` are the lifts the experiment
-    was sized for: they set the always-valid interval's mixture (see `sequential`).
+    An event up to `clock_skew_s` before its user's first exposure counts as after it. A user who
+    sends more than `max_sends_per_day` on some day is a program, and is left out of both arms.
+    `expected_lifts_pct` are the lifts the experiment was sized for: they set the mixture of the
+    always-valid interval (see `sequential`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    first_day: datetime.date | None = None
-    through: datetime.date | None = None
     num_days: int = Field(default=7, ge=1, le=366)
     test_share: float = Field(default=0.10, gt=0, le=1)
     control_share: float = Field(default=0.10, gt=0, le=1)
@@ -58,12 +60,9 @@ class ReadoutConfig(BaseModel):
         default_factory=lambda: {"breadth": 2.0, "depth": 5.0, "depth_per_assigned_user": 5.0}
     )
     expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
-    with_delta: bool = False
-    with_bootstrap: bool = False
-    bootstrap_seed: int = 0
 
     @model_validator(mode="after")
-    def _sensible(self) -> "ReadoutConfig":
+    def _sensible(self) -> "ExperimentRule":
         unknown = set(self.breakdowns) - set(DIMENSIONS)
         if unknown:
             raise ValueError(
@@ -75,3 +74,19 @@ class ReadoutConfig(BaseModel):
                 "they must not exceed 1"
             )
         return self
+
+
+class ReadoutConfig(ExperimentRule):
+    """One reading by the rule. `first_day` is the day of the first exposure where it is not given;
+    `through` is the last day to read, else the last one that the logs hold."""
+
+    first_day: datetime.date | None = None
+    through: datetime.date | None = None
+    with_delta: bool = False
+    with_bootstrap: bool = False
+    bootstrap_seed: int = 0
+
+    @classmethod
+    def under(cls, rule: ExperimentRule) -> "ReadoutConfig":
+        """A reading under this rule, of whatever days there are."""
+        return cls.model_validate(rule.model_dump())

@@ -17,7 +17,7 @@ from flywheel_core.artifacts import SCHEMA_VERSION, Record, digest_of
 from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.ramp import Action, RampState, advance
-from flywheel_core.experiments.readout import Readout
+from flywheel_core.experiments.readout import DayReadout, Readout
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
 
@@ -62,6 +62,11 @@ class Journal:
             with suppress(PointerConflict):  # another run opened it meanwhile
                 self._append(state, 0, by=BY, reason="opened")
         return self.state()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a first day was read."""
+        return self._ramp.newest() is not None
 
     def state(self) -> RampState:
         """Where the experiment stands now."""
@@ -145,6 +150,22 @@ class Journal:
         path = f"{self.folder}/readouts/{readout.newest.day}-{digest[:16]}.json"
         self.store.put_if_absent(path, readout.model_dump_json(indent=1).encode())
         return path
+
+
+def ended_experiments(store: Store, flywheel: str) -> list[tuple[str, DayReadout]]:
+    """The experiments of a flywheel that have a readout of their window's last day, with the
+    newest such readout each, in the order of their first days: the releases of the paper's
+    Figure 8."""
+    found: dict[str, tuple[datetime.date, DayReadout]] = {}
+    for path in store.list(f"{flywheel}/experiments"):
+        parts = path.split("/")
+        if len(parts) < 5 or parts[-2] != "readouts":
+            continue
+        readout = Readout.model_validate_json(store.get(path))
+        if readout.num_days > 1 and readout.newest.is_last_day:
+            found[parts[-3]] = (readout.first_day, readout.newest)
+    ordered = sorted(found.items(), key=lambda one: (one[1][0], one[0]))
+    return [(name, read) for name, (_, read) in ordered]
 
 
 def _parse(kind: type[RampState], value: dict[str, Any], folder: str) -> RampState:

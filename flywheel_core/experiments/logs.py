@@ -26,14 +26,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.errors import InputDataError
+from flywheel_core.experiments.config import COVARIATES, DIMENSIONS
 
 LogName = Literal["exposures", "events"]
 Arm = Literal["control", "test"]
 ARMS: tuple[Arm, ...] = ("control", "test")
 """Everywhere an arm is a number, it is its place here."""
 
-DIMENSIONS = ("locale", "language", "jtbd", "user_kind")
-COVARIATES = ("pre_engaged_days", "pre_sends")
 BATCH_ROWS = 1 << 18
 MICROSECONDS = 1_000_000
 DAY_US = 86_400 * MICROSECONDS

@@ -8,9 +8,12 @@ the experiment compared with, and a closed experiment stays closed.
 
 import datetime
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from flywheel_core.artifacts import Record
+from flywheel_core.days import WORLD_EPOCH, keep_days, kept_days, last_day
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.analyze import analyze
 from flywheel_core.experiments.assignment import Allocation
@@ -32,6 +35,10 @@ from flywheel_core.release.experiments import CANDIDATE, Experiment
 from flywheel_core.release.promotion import PRODUCTION, is_frozen
 from flywheel_core.store import Store
 
+DAYS_PER_GENERATION = 7
+
+AnswerOf: TypeAlias = Callable[[Readout], tuple[Answer, str]]
+
 
 class DayRun(Record):
     """What a run of one day found and did. `moved` says whether anything changed by this run."""
@@ -52,11 +59,14 @@ def run_day(
     asked: datetime.date,
     config: ReadoutConfig,
     *,
-    answer: Answer | None = None,
-    by: str = BY,
+    answered: AnswerOf | None = None,
 ) -> DayRun:
     """Read the experiment to the end of `asked`, decide, and take the step. A day at or before the
-    newest decided one is only told again."""
+    newest decided one is only told again.
+
+    Where a release manager is to be asked, `answered` says what the answer to this readout was
+    and who gave it; without it the day stays open.
+    """
     journal = Journal(store, flywheel, experiment.experiment_id)
     state = _opened(store, journal, experiment, config)
     if state is None:
@@ -73,7 +83,12 @@ def run_day(
     day = day_to_read(state, config, asked)
     readout = _read(store, experiment, step_config(state, config), day)
     journal.keep_readout(readout)
-    action = _allowed(store, flywheel, experiment, next_action(state, readout.newest, answer))
+    by = BY
+    action = next_action(state, readout.newest)
+    if action.kind == "ask" and answered is not None:
+        answer, by = answered(readout)
+        action = next_action(state, readout.newest, answer)
+    action = _allowed(store, flywheel, experiment, action)
     decided = journal.decide(readout, action, by=by)
     _follow(store, flywheel, experiment, decided.decision.action, by)
     return DayRun(
@@ -230,3 +245,59 @@ def _candidate(store: Store, flywheel: str, experiment: Experiment) -> PointerRe
             f"{experiment.experiment_id!r}: another one was opened since; run that one"
         )
     return newest
+
+
+def day_of_run(
+    store: Store,
+    flywheel: str,
+    experiment: Experiment,
+    run_id: str,
+    *,
+    given: str | None,
+    scheduled_for: datetime.date | None,
+    simulated: bool,
+) -> datetime.date:
+    """The day that a run reads; kept when it is first worked out, so that every task and try of
+    the run means the same one."""
+    name = f"ab_test/{experiment.experiment_id}/{run_id}"
+    kept = kept_days(store, flywheel, name)
+    if kept is None:
+        day = _asked(store, flywheel, experiment, given, scheduled_for, simulated)
+        kept = keep_days(store, flywheel, name, (str(day),))
+    return datetime.date.fromisoformat(kept[0])
+
+
+def _asked(
+    store: Store,
+    flywheel: str,
+    experiment: Experiment,
+    given: str | None,
+    scheduled_for: datetime.date | None,
+    simulated: bool,
+) -> datetime.date:
+    if given is not None:
+        day = last_day("day", given, None)
+        assert day is not None
+        return day
+    journal = Journal(store, flywheel, experiment.experiment_id)
+    if simulated:
+        return next_world_day(journal, experiment.generation)
+    if scheduled_for is not None:
+        return scheduled_for - datetime.timedelta(days=1)
+    days = days_logged(store, experiment.exposures)
+    if not days:
+        raise InputDataError(
+            f"{experiment.exposures}: no day is logged yet; log exposures and events, or name a day"
+        )
+    return days[-1]
+
+
+def next_world_day(journal: Journal, generation: int) -> datetime.date:
+    """The simulated world's next day that is not decided; the last one again while it waits for
+    an answer. An experiment starts after the week that its generation was trained on."""
+    if not journal.is_started:
+        return WORLD_EPOCH + datetime.timedelta(days=DAYS_PER_GENERATION * generation)
+    state = journal.state()
+    if state.decided is None:
+        return state.first_day
+    return state.decided + datetime.timedelta(days=1)

@@ -5,9 +5,12 @@ As a generation's page: no script, no request, style and charts inline.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from flywheel_core.experiments.journal import ended_experiments
 from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.readout import DayReadout, MetricReadout, Readout
+from flywheel_core.release.ramping import DayRun
 from flywheel_core.report.experiment_charts import (
     LABELS,
     ReleaseLifts,
@@ -16,6 +19,7 @@ from flywheel_core.report.experiment_charts import (
     state_of,
 )
 from flywheel_core.report.render import environment
+from flywheel_core.store import Store
 
 LEFT_OUT_LABELS = {
     "events_unexposed": "events of users who were never exposed",
@@ -149,6 +153,25 @@ def _guard_check(read: MetricReadout) -> Check:
     if read.loss:
         return Check("block", "lost", name, said)
     return Check("pass", "held", name, said)
+
+
+def write_experiment_page(store: Store, flywheel: str, run: DayRun, path: Path) -> Path:
+    """Write the page of a day's run, with every experiment that ended beside it."""
+    if run.readout is None:
+        raise ValueError(f"day {run.day}: nothing was read, so there is no page")
+    releases = [
+        ReleaseLifts(label=name, breadth=_lift(read, "breadth"), depth=_lift(read, "depth"))
+        for name, read in ended_experiments(store, flywheel)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = render_experiment(run.readout, releases=releases, decision=run.said)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _lift(read: DayReadout, name: str) -> Lift | None:
+    found = read.metrics.get(name)
+    return found.decisive if found else None
 
 
 def past_releases(rows: Sequence[tuple[str, Lift | None, Lift | None]]) -> list[ReleaseLifts]:

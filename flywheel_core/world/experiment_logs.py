@@ -24,6 +24,7 @@ from flywheel_core.world.utility import FloatArray
 
 EPOCH = datetime.date(1970, 1, 1)
 LAYER = "flywheel"
+PEOPLE_PER_ARM_USER = 10
 NEW_SHARE = 0.3
 REPORT_LOG_ODDS, REPORT_SLOPE = -4.5, -0.8
 
@@ -61,11 +62,11 @@ def simulate_logs(
 ) -> Iterator[LoggedDay]:
     """The days of an experiment between two models, from hidden utilities of their responses.
 
-    `config.num_users_per_arm` is what the allocation gives an arm on average: so many people are
-    in the product, and those outside both arms leave no trace here.
+    The product has ten times `config.num_users_per_arm` people: that many are in an arm of 10 %,
+    and those outside both arms leave no trace here.
     """
     rng = np.random.default_rng([seed, 0xAB2])
-    members = _assigned(allocation, config.num_users_per_arm)
+    members = _assigned(allocation, PEOPLE_PER_ARM_USER * config.num_users_per_arm)
     arms = [
         _draw_arm(name, members[name], utilities, config, rng)
         for name, utilities in zip(ARMS, (control, test), strict=True)
@@ -81,18 +82,20 @@ def simulate_logs(
         yield LoggedDay(day, exposures, events.append_column("event_id", ids))
 
 
-def _assigned(allocation: Allocation, num_per_arm: int) -> dict[str, list[str]]:
+def _assigned(allocation: Allocation, num_people: int) -> dict[str, list[str]]:
     """The people of the product in each arm."""
-    share = max(allocation.test_share, allocation.control_share)
-    if share == 0:
-        raise ConfigError("allocation: both arms are empty; nobody would meet the experiment")
     layer = Layer(salt=LAYER, allocations=(allocation,))
     found: dict[str, list[str]] = {name: [] for name in ARMS}
-    for index in range(round(num_per_arm / share)):
+    for index in range(num_people):
         user = f"p{index:07d}"
         arm = assign(layer, Person(user_id=user)).arm
         if arm is not None:
             found[arm].append(user)
+    if not all(found.values()):
+        raise ConfigError(
+            f"allocation of {allocation.experiment_id!r}: {len(found['test'])} people in test, "
+            f"{len(found['control'])} in control; both arms need some"
+        )
     return found
 
 

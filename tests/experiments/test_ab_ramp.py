@@ -153,17 +153,16 @@ def log_days(
 ) -> None:
     """Log the days of an experiment whose candidate is worth `step` more."""
     noise = np.random.default_rng(3).normal(1.0, 1.6, 3_000)
-    config = SMALL.model_copy(
-        update={"num_days": num_days, "num_users_per_arm": round(30_000 * allocation.test_share)}
-    )
+    config = SMALL.model_copy(update={"num_days": num_days})
     for logged in simulate_logs(noise, noise + step, allocation, config, first, seed=5):
         append_day(store, EXPERIMENT.exposures, logged.day, logged.exposures, "exposed_at")
         events = EXPERIMENT.exposures.replace("exposures", "events")
         append_day(store, events, logged.day, logged.events, "at")
 
 
-def run(store: Store, number: int, **answer: Any) -> DayRun:
-    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), CONFIG, **answer)
+def run(store: Store, number: int, answer: Any = None, by: str = "rm") -> DayRun:
+    answered = (lambda readout: (answer, by)) if answer else None
+    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), CONFIG, answered=answered)
 
 
 def production(store: Store) -> str:
