@@ -82,12 +82,13 @@ def fieller_set(
     under_root = (a * se_b) ** 2 - 2 * a * b * shared + (b * se_a) ** 2
     discriminant = square * (under_root - square * ((se_a * se_b) ** 2 - shared**2))
     lower, upper, kind = _solve(head, middle, tail, discriminant)
-    unit = scale_a / scale_b
-    return RatioSet(
-        kind=kind,
-        lower=None if lower is None else lower * unit,
-        upper=None if upper is None else upper * unit,
-    )
+    bounds = [None if one is None else one * (scale_a / scale_b) for one in (lower, upper)]
+    if not all(one is None or math.isfinite(one) for one in bounds):
+        raise ConfigError(
+            f"test mean {numerator!r} over control mean {denominator!r}: no number can hold their "
+            "ratio; check the units of the two arms"
+        )
+    return RatioSet(kind=kind, lower=bounds[0], upper=bounds[1])
 
 
 def _solve(

@@ -77,12 +77,13 @@ def lift_of(
 
 
 def _estimate(test: float, control: float) -> float | None:
-    ratio = test / control if control else math.inf
-    return _percent(ratio) if math.isfinite(ratio) else None
+    return _percent(test / control if control else None)
 
 
 def _percent(ratio: float | None) -> float | None:
-    return None if ratio is None else 100 * (ratio - 1)
+    """None where there is no ratio, or none that a number can hold."""
+    lift = math.inf if ratio is None else 100 * (ratio - 1)
+    return lift if math.isfinite(lift) else None
 
 
 def delta_interval(

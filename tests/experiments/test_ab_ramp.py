@@ -1,11 +1,21 @@
 """What a day decides, and a simulated experiment run day by day until it is released or not."""
 
-import datetime
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from ab_store import (
+    EXPERIMENT,
+    FIRST,
+    FLYWHEEL,
+    SMALL,
+    day,
+    log_days,
+    open_store,
+    production,
+    start,
+)
 
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.assignment import Allocation
@@ -24,20 +34,14 @@ from flywheel_core.experiments.ramp import (
 from flywheel_core.experiments.readout import DayReadout, MetricReadout
 from flywheel_core.pointers import Pointer
 from flywheel_core.release.decision import StaleCandidate
-from flywheel_core.release.experiments import Experiment, read_open_experiment
+from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.promotion import set_freeze
 from flywheel_core.release.ramping import DayRun, run_day
-from flywheel_core.store import LocalStore, Store
-from flywheel_core.world.experiment import ExperimentConfig
+from flywheel_core.store import Store
 from flywheel_core.world.experiment_logs import simulate_logs
 
-FIRST = datetime.date(2026, 1, 5)
 CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
 STATE = RampState(experiment_id="x", allocation=Allocation(experiment_id="x"), first_day=FIRST)
-
-
-def day(number: int) -> datetime.date:
-    return FIRST + datetime.timedelta(days=number)
 
 
 def lift(estimate: float, half: float) -> Lift:
@@ -122,57 +126,15 @@ def test_an_old_day_never_moves_anything() -> None:
 
 # -- a simulated experiment, through the store -----------------------------------------------------
 
-FLYWHEEL = "tiny"
-EXPERIMENT = Experiment(
-    experiment_id="x7",
-    state="open",
-    generation=2,
-    candidate_digest="c" * 64,
-    control_digest="p" * 64,
-    exposures=f"{FLYWHEEL}/experiments/x7/exposures",
-)
-SMALL = ExperimentConfig(num_users_per_arm=3000, num_days=7)
-
 
 @pytest.fixture
 def store(tmp_path: Any) -> Store:
-    """Production at the control model, and an open experiment with its candidate."""
-    store = LocalStore(str(tmp_path / "store"))
-    Pointer(store, FLYWHEEL, "production").append(
-        {"digest": EXPERIMENT.control_digest}, by="setup", reason="first"
-    )
-    described = EXPERIMENT.model_dump(mode="json")
-    Pointer(store, FLYWHEEL, "candidate").append(
-        {"digest": EXPERIMENT.candidate_digest, "experiment": described}, by="rm", reason="open"
-    )
-    return store
-
-
-def log_days(
-    store: Store, step: float, allocation: Allocation, first: datetime.date, num_days: int
-) -> None:
-    """Log the days of an experiment whose candidate is worth `step` more."""
-    noise = np.random.default_rng(3).normal(1.0, 1.6, 3_000)
-    config = SMALL.model_copy(update={"num_days": num_days})
-    for logged in simulate_logs(noise, noise + step, allocation, config, first, seed=5):
-        append_day(store, EXPERIMENT.exposures, logged.day, logged.exposures, "exposed_at")
-        events = EXPERIMENT.exposures.replace("exposures", "events")
-        append_day(store, events, logged.day, logged.events, "at")
+    return open_store(tmp_path)
 
 
 def run(store: Store, number: int, answer: Any = None, by: str = "rm") -> DayRun:
     answered = (lambda readout: (answer, by)) if answer else None
     return run_day(store, FLYWHEEL, EXPERIMENT, day(number), CONFIG, answered=answered)
-
-
-def production(store: Store) -> str:
-    newest = Pointer(store, FLYWHEEL, "production").newest()
-    assert newest is not None
-    return str(newest.value["digest"])
-
-
-def start(store: Store, step: float) -> None:
-    log_days(store, step, Allocation(experiment_id="x7"), FIRST, 7)
 
 
 def test_a_better_candidate_is_ramped_and_released_and_old_days_move_nothing(store: Store) -> None:

@@ -142,6 +142,13 @@ def test_no_variance_is_a_point_and_a_control_of_zero_has_no_estimate() -> None:
     assert (zero.estimate_pct, zero.kind, zero.significant) == (None, "complement", True)
 
 
+def test_a_ratio_that_no_number_holds() -> None:
+    tiny = ArmMean(mean=2e-309, standard_error=1.0, num_users=2)
+    assert lift_of(ArmMean(mean=1.0, standard_error=1.0, num_users=2), tiny).estimate_pct is None
+    with pytest.raises(ConfigError, match="check the units"):
+        fieller_set(1.0, 0.1, 1e-309, 0.0)
+
+
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
