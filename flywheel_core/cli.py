@@ -8,10 +8,24 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from flywheel_core.annotation.commands import annotate_app
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ArtifactError
+<<<<<<< HEAD
 from flywheel_core.experiments.command import ab_app
 from flywheel_core.terminal import JsonOption, clear_errors, complaints, console, emit
+=======
+from flywheel_core.terminal import (
+    ByOption,
+    JsonOption,
+    ReasonOption,
+    RecipeOption,
+    clear_errors,
+    complaints,
+    console,
+    emit,
+)
+>>>>>>> main
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,11 +34,15 @@ app = typer.Typer(
 )
 gate_app = typer.Typer(invoke_without_command=True, help="Ask the gates about measured metrics.")
 app.add_typer(gate_app, name="gate")
+<<<<<<< HEAD
 app.add_typer(ab_app, name="ab")
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name in dags/recipes, or path.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who is doing this; recorded.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
+=======
+app.add_typer(annotate_app, name="annotate")
+>>>>>>> main
 
 
 @app.command()
@@ -188,6 +206,10 @@ def curate(
     production: Annotated[
         str | None, typer.Option(help="Digest of the model whose turns are near-policy.")
     ] = None,
+    measures: Annotated[
+        Path | None,
+        typer.Option(help="Parquet of row_id with quality and difficulty, or reward scores."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Filter, diversify, balance and split traffic into prompt sets; goes on where it broke off."""
@@ -200,7 +222,8 @@ def curate(
         loaded = load_recipe(recipe)
         erasures = read_erasures(Deployment.from_environment().store(), loaded.flywheel)
         report = curate_folder(
-            FolderJob(source, out, loaded, production, erasures), TerminalProgress()
+            FolderJob(source, out, loaded, production, erasures, measures=measures),
+            TerminalProgress(),
         )
         emit(
             report, as_json, lambda: console.print(summary(report), highlight=False, soft_wrap=True)

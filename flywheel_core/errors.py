@@ -3,6 +3,7 @@
     FlywheelError
     ├── ConfigError            a recipe, policy or flag is wrong
     ├── InputDataError         a file is not what it says it is
+    ├── LabelsPending          people have not labelled the batch yet
     ├── StoreError         ↻   the store cannot be read or written
     │   ├── StoreMissing       nothing lies at that path
     │   ├── StoreFull          no space is left
@@ -47,6 +48,10 @@ class ConfigError(FlywheelError):
 
 class InputDataError(FlywheelError):
     """A data file is not what it says it is."""
+
+
+class LabelsPending(FlywheelError):
+    """People have not labelled the batch yet: only they can mend it, so it is not tried again."""
 
 
 class StoreError(FlywheelError):

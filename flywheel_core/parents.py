@@ -23,7 +23,7 @@ from flywheel_core.errors import ConfigError, PointerConflict
 from flywheel_core.keys import stage_key
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe
-from flywheel_core.stages import PRODUCTION
+from flywheel_core.stages import GUARD, PRODUCTION
 from flywheel_core.store import Store
 
 BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
@@ -105,10 +105,16 @@ def name_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRe
 
 
 def _model_files(name: str, path: str) -> list[Path]:
+    field = "curation.safety.model" if name == GUARD else f"model.{name}"
+    return checkpoint_files(field, path)
+
+
+def checkpoint_files(field: str, path: str) -> list[Path]:
+    """The files of the checkpoint that a recipe's `field` names, in order."""
     folder = BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"model.{name}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
+            f"{field}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
         )
     return sorted(
         file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")

@@ -22,6 +22,7 @@ from flywheel_core.artifacts import (
     is_done,
     read_manifest,
 )
+from flywheel_core.batches import earlier_batches
 from flywheel_core.days import newest_days, world_week
 from flywheel_core.erasure.users import Erasures, commit_list, list_ref, read_erasures
 from flywheel_core.errors import (
@@ -35,7 +36,16 @@ from flywheel_core.keys import stage_key
 from flywheel_core.parents import Parent, import_model, name_model, parent_to_be, production_parent
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe, StageResources, parse_recipe
-from flywheel_core.stages import BASE, CLIMB, ERASURES, POOL, PRODUCTION, Stage
+from flywheel_core.stages import (
+    BASE,
+    CLIMB,
+    ERASURES,
+    GUARD,
+    POOL,
+    PRODUCTION,
+    SIGNAL_BASE,
+    Stage,
+)
 from flywheel_core.start_at import FROM_THE_START, StartAt, checkpoint_ref
 from flywheel_core.store import Store
 
@@ -308,8 +318,12 @@ def _plan(wanted: _Draft) -> PinnedPlan:
             f"{POOL}-{name}": wanted.taking.model(recipe, store, f"pool-{name}", path)
             for name, path in sorted(recipe.model.pool.items())
         },
+        **_signal_base(wanted),
         **{f"day-{day}": ref for day, ref in wanted.pinned_days.items()},
+        **earlier_batches(store, recipe.flywheel, wanted.parent.pointer_number),
     }
+    if recipe.curation.safety.model is not None:
+        known[GUARD] = wanted.taking.model(recipe, store, GUARD, recipe.curation.safety.model)
     erasures = read_erasures(store, recipe.flywheel)
     if erasures:
         known[ERASURES] = wanted.taking.erasures(store, recipe.flywheel, erasures)
@@ -334,6 +348,13 @@ def _plan(wanted: _Draft) -> PinnedPlan:
         stages=tuple(stages),
         start_at=wanted.start_at,
     )
+
+
+def _signal_base(wanted: _Draft) -> dict[str, ArtifactRef]:
+    path = wanted.recipe.model.signal_base
+    if path is None:
+        return {}
+    return {SIGNAL_BASE: wanted.taking.model(wanted.recipe, wanted.store, SIGNAL_BASE, path)}
 
 
 def _replaced(wanted: _Draft) -> dict[str, PlannedStage]:

@@ -83,7 +83,7 @@ PROMPTS = pa.schema(
 """Curated prompts; `response` is what the model `model_digest` answered in traffic. `prompt_id` is
 the `row_id` of the traffic row, which lies in the artifact with key `source_key`, on `day`."""
 
-PAIRS = pa.schema(
+DRAFTS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), nullable=False),
         *CONTEXT_FIELDS,
@@ -91,6 +91,13 @@ PAIRS = pa.schema(
         pa.field("response_1", pa.string(), nullable=False),
         pa.field("policy_0", pa.string(), nullable=False),
         pa.field("policy_1", pa.string(), nullable=False),
+    ]
+)
+"""Pairs that nobody has judged yet: the first columns of `PAIRS`."""
+
+PAIRS = pa.schema(
+    [
+        *DRAFTS,
         pa.field("votes", pa.list_(pa.int8()), nullable=False),
         pa.field("target", pa.float32(), nullable=False),
         pa.field("held_out", pa.bool_(), nullable=False),
@@ -99,10 +106,57 @@ PAIRS = pa.schema(
             for tag in ("false_refusal", "templated", "violates_character")
             for position in (0, 1)
         ),
+        pa.field("workflow", pa.string()),
+        pa.field("adjudicated", pa.bool_()),
     ]
 )
-"""Annotated pairs. A vote is 1 where the annotator preferred `response_0`; `target` is the share
-of such votes, and a tie counts one half."""
+"""Annotated pairs. A vote is 1 where the annotator preferred `response_0`, 0 where the other and
+`TIE_VOTE` where neither; `target` is the mean of `vote_value`, or the adjudicator's own choice
+where `adjudicated`. `workflow` is how the label came about: static, interactive, steerability."""
+
+TIE_VOTE = -1
+
+
+def vote_value(vote: int) -> float:
+    """What a vote says for `response_0`: 1, 0, or one half for a tie (paper_notes, Equations)."""
+    return 0.5 if vote == TIE_VOTE else float(vote)
+
+
+REVIEWS = pa.schema(
+    [
+        pa.field("task_id", pa.string(), nullable=False),
+        pa.field("annotator_id", pa.string(), nullable=False),
+        pa.field("workflow", pa.string(), nullable=False),
+        pa.field("question_set", pa.string(), nullable=False),
+        pa.field("left_response", pa.int8(), nullable=False),
+        pa.field("vote", pa.int8()),
+        pa.field(
+            "answers",
+            pa.list_(
+                pa.struct([("question", pa.string()), ("response", pa.int8()), ("yes", pa.bool_())])
+            ),
+            nullable=False,
+        ),
+        pa.field("rewrite", pa.string()),
+        pa.field("adjudicates", pa.bool_(), nullable=False),
+        pa.field("submitted_at", pa.string()),
+        pa.field("duration_s", pa.float64()),
+    ]
+)
+"""Labels as they came in: one annotator on one task. `left_response` is the response that was
+shown on the left (or first), 0 or 1; `vote` speaks of the pair's own order, as in `PAIRS`. Rows
+are in the order of submission."""
+
+REWRITES = pa.schema(
+    [
+        pa.field("messages", MESSAGES, nullable=False),
+        pa.field("response", pa.string(), nullable=False),
+        pa.field("rejected", pa.string(), nullable=False),
+        pa.field("annotator_id", pa.string(), nullable=False),
+        pa.field("held_out", pa.bool_(), nullable=False),
+    ]
+)
+"""Responses that annotators wrote because both of a pair's failed, with one that failed."""
 
 TRAINING_ROWS = pa.schema(
     [

@@ -17,6 +17,10 @@ from flywheel_core.recipe import Recipe
 PRODUCTION = "production"
 BASE = "base"
 POOL = "pool"
+SIGNAL_BASE = "signal_base"
+BATCH = "batch"
+PRIOR = "prior"
+GUARD = "guard"
 MODULES_VARIABLE = "FLYWHEEL_STAGE_MODULES"
 ERASURES = "erasures"
 
@@ -29,8 +33,11 @@ class Stage:
     """One stage: what it reads, what configures it, and the module that runs it.
 
     `inputs` names earlier stages, or `production` (the parent), `base` (the checkpoint SFT
-    starts from), `pool` (every other policy of the rejection-sampling pool) and `erasures` (the
-    list of erased users, once there is one; whatever reads rows of users takes it).
+    starts from), `pool` (every other policy of the rejection-sampling pool), `guard` (the safety
+    model of curation, where the recipe has one), `signal_base` (the smaller one that signal models
+    start from, if any), `batch` (the pairs of each generation before), `prior` (the reward models
+    in force) and `erasures` (the list of erased users, once there is one; whatever
+    reads rows of users takes it).
     """
 
     name: str
@@ -62,30 +69,33 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        4,
-        ("traffic", ERASURES),
+        5,
+        ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",
     ),
     Stage(
         "annotate",
-        1,
+        2,
         ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",
     ),
     Stage(
         "reward_models",
-        1,
-        ("annotate", "traffic", BASE, ERASURES),
+        2,
+        ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),
     Stage(
         "rejection_sampling",
-        1,
+        2,
         ("curate", "reward_models", PRODUCTION, BASE, POOL),
-        _section("rejection_sampling"),
+        lambda recipe: {
+            **_section("rejection_sampling")(recipe),
+            "lint": list(recipe.curation.lint),
+        },
         "best of k from a pool of policies (Algorithm 1)",
     ),
     Stage(
@@ -109,7 +119,10 @@ CLIMB: tuple[Stage, ...] = (
         "rl",
         1,
         ("dpo", "curate", "reward_models", PRODUCTION),
-        _section("rl", "evaluation"),
+        lambda recipe: {
+            **_section("rl", "evaluation")(recipe),
+            **(_section("study")(recipe) if recipe.study else {}),
+        },
         "herding: online RL (GRPO, Eq. 8), stopped at the win-rate target",
     ),
     Stage(

@@ -1,19 +1,15 @@
-"""Pairs of responses to the same prompt: drafting, filtering, splitting, and the DPO patch.
-
-A vote is 1 where the annotator preferred `response_0`.
-"""
+"""Pairs of responses to the same prompt: drafting, filtering, splitting, and the DPO patch."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from flywheel_core.evaluation.features import emoji_count
-from flywheel_core.records import Message
-
-TAGS = ("false_refusal", "templated", "violates_character")
-"""The two questions always asked (§2.2.2), and the steerability tag."""
+from flywheel_core.annotation.questions import TAGS, Workflow
+from flywheel_core.errors import ConfigError
+from flywheel_core.evaluation.features import Feature, feature_named
+from flywheel_core.records import Message, vote_value
 
 
 @dataclass(frozen=True)
@@ -34,33 +30,41 @@ class PairDraft:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the annotators of one pair said. `tags` maps `false_refusal_0` … to a majority
-    answer; a question nobody was asked is absent."""
+    """What the annotators of one pair said, votes as in `records.PAIRS`. `tags` maps
+    `false_refusal_0` … to a majority answer; a question nobody was asked is absent."""
 
     votes: tuple[int, ...]
     tags: Mapping[str, bool] = field(default_factory=dict)
+    adjudicated_vote: int | None = None
 
     @property
     def target(self) -> float:
-        """Share of votes for `response_0`; a tie is one half."""
-        return sum(self.votes) / len(self.votes)
-
-
-class AnnotationSource(Protocol):
-    """Where labels come from."""
-
-    def judge(self, pairs: Sequence[PairDraft], seed: int) -> list[Judgement]:
-        """One judgement a pair, in order."""
+        """The adjudicator's choice where there is one; else the mean vote, a tie one half."""
+        if self.adjudicated_vote is not None:
+            return vote_value(self.adjudicated_vote)
+        return sum(map(vote_value, self.votes)) / len(self.votes)
 
 
 def filter_pairs(
-    pairs: Sequence[PairDraft], *, length_difference_words_max: int, emoji_difference_max: int
+    pairs: Sequence[PairDraft], difference_max: Mapping[str, float]
 ) -> tuple[list[PairDraft], Counter[str]]:
-    """Drop pairs that differ superficially (§2.2.2) or not at all; count what went and why."""
+    """Drop pairs that differ superficially (§2.2.2) or not at all; count what went and why.
+
+    `difference_max` maps registered artifact features to the largest difference that is let
+    through, in the feature's own unit; a binary feature with 0 must agree. A pair is counted
+    under the first limit it breaks, in the order given.
+    """
+    limits = [(feature_named(name), limit) for name, limit in difference_max.items()]
+    for feature, limit in limits:
+        if limit < 0:
+            raise ConfigError(
+                f"difference_max.{feature.name}: got {limit}, must be 0 or more; 0 drops every "
+                "pair that differs in it"
+            )
     kept: list[PairDraft] = []
     dropped: Counter[str] = Counter()
     for pair in pairs:
-        reason = _filter_reason(pair, length_difference_words_max, emoji_difference_max)
+        reason = _filter_reason(pair, limits)
         if reason:
             dropped[reason] += 1
         else:
@@ -68,16 +72,15 @@ def filter_pairs(
     return kept, dropped
 
 
-def _filter_reason(pair: PairDraft, length_max: int, emoji_max: int) -> str:
+def _filter_reason(pair: PairDraft, limits: Sequence[tuple[Feature, float]]) -> str:
     first, second = pair.response_0, pair.response_1
     if not first.strip() or not second.strip():
         return "empty"
     if first == second:
         return "identical"
-    if abs(len(first.split()) - len(second.split())) > length_max:
-        return "length_difference"
-    if abs(emoji_count(first) - emoji_count(second)) > emoji_max:
-        return "emoji_difference"
+    for feature, limit in limits:
+        if abs(feature(first, pair.messages) - feature(second, pair.messages)) > limit:
+            return f"{feature.name}_difference"
     return ""
 
 
@@ -87,7 +90,9 @@ def is_held_out(conversation_id: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
-def pair_row(pair: PairDraft, judgement: Judgement, held_out_share: float) -> dict[str, Any]:
+def pair_row(
+    pair: PairDraft, judgement: Judgement, held_out_share: float, workflow: Workflow = "static"
+) -> dict[str, Any]:
     """A row of `records.PAIRS`."""
     tags = {f"{tag}_{side}": judgement.tags.get(f"{tag}_{side}") for tag in TAGS for side in (0, 1)}
     return {
@@ -99,24 +104,36 @@ def pair_row(pair: PairDraft, judgement: Judgement, held_out_share: float) -> di
         "votes": list(judgement.votes),
         "target": judgement.target,
         "held_out": is_held_out(pair.context["conversation_id"], held_out_share),
+        "workflow": workflow,
+        "adjudicated": judgement.adjudicated_vote is not None,
         **tags,
     }
 
 
-def patch_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """DPO's small patch for urgent faults (§2.4.2): pairs in which annotators tagged exactly one
-    response, and the majority preferred the other."""
+def patch_rows(
+    rows: Sequence[Mapping[str, Any]], limit: int, rewrites: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """DPO's small patch for urgent faults (§2.4.2), at most `limit` pairs.
+
+    Pairs in which annotators tagged exactly one response and the majority preferred the other;
+    and `rewrites` (see `reviews.rewrite_rows`) over the failed response they replace, which may
+    take up half of the patch. Held-out conversations give none.
+    """
+    rewritten = [
+        _patch_row(row["messages"], row["response"], row["rejected"])
+        for row in rewrites
+        if not row["held_out"]
+    ][: limit // 2]
     patch = []
     for row in rows:
         faulty = [any(row[f"{tag}_{side}"] for tag in TAGS) for side in (0, 1)]
         preferred = 0 if row["target"] > 0.5 else 1
-        if faulty[1 - preferred] and not faulty[preferred] and not row["held_out"]:
-            patch.append(
-                {
-                    "messages": row["messages"],
-                    "response_0": row[f"response_{preferred}"],
-                    "response_1": row[f"response_{1 - preferred}"],
-                    "target": 1.0,
-                }
-            )
-    return patch[:limit]
+        clear = row["target"] != 0.5 and faulty[1 - preferred] and not faulty[preferred]
+        if clear and not row["held_out"]:
+            chosen, rejected = row[f"response_{preferred}"], row[f"response_{1 - preferred}"]
+            patch.append(_patch_row(row["messages"], chosen, rejected))
+    return (rewritten + patch)[:limit]
+
+
+def _patch_row(messages: Sequence[Message], chosen: str, rejected: str) -> dict[str, Any]:
+    return {"messages": messages, "response_0": chosen, "response_1": rejected, "target": 1.0}

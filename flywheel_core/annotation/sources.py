@@ -1,44 +1,41 @@
-"""Where labels come from: the simulated annotators, or the logged readers' own ratings."""
+"""Where labels come from: tasks go out, reviews come in, behind one protocol.
 
-from collections.abc import Sequence
-from typing import Literal
+`SimulatedAnnotators` (world/annotators.py) are the simulated product's people, `FileExchange` is
+any tool that reads and writes files (JSONL, or Label Studio's own), and `RatedTurns` are readers'
+ratings in the place of annotation.
+"""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from flywheel_core.annotation.pairs import TAGS, AnnotationSource, Judgement, PairDraft
+from flywheel_core.annotation.questions import Workflow
+from flywheel_core.annotation.reviews import Review
+from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.errors import ConfigError
+from flywheel_core.recipe import AnnotationSourceName
+from flywheel_core.records import Message
 
-SourceName = Literal["world", "signals"]
+
+class AnnotationSource(Protocol):
+    """Whoever labels tasks."""
+
+    def label(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
+        """The reviews of these tasks, in the order of submission; as many a task as the source
+        was asked for, or fewer. `LabelsPending` where people have not finished."""
+
+    def adjudicate(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
+        """One review a task, by somebody who settles splits."""
 
 
-class WorldAnnotators:
-    """The simulated product's annotators: they answer on its hidden utility, with human noise."""
+class ChatPartner(Protocol):
+    """An annotator who chats with the character, turn by turn."""
 
-    def __init__(self, num_annotators: int) -> None:
-        self.num_annotators = num_annotators
-
-    def judge(self, pairs: Sequence[PairDraft], seed: int) -> list[Judgement]:
-        from flywheel_core.world.contexts import context_of
-        from flywheel_core.world.people import Annotators, annotate_pairs
-
-        contexts = [context_of(pair.messages, pair.context["character_id"]) for pair in pairs]
-        annotations = annotate_pairs(
-            contexts,
-            [pair.response_0 for pair in pairs],
-            [pair.response_1 for pair in pairs],
-            np.random.default_rng(seed),
-            Annotators(votes_per_pair=self.num_annotators),
-        )
-        columns = {
-            f"{tag}_{side}": annotations.tags[f"{tag}_{side}"] for tag in TAGS for side in (0, 1)
-        }
-        return [
-            Judgement(
-                votes=tuple(int(vote) for vote in annotations.votes[row]),
-                tags={name: bool(column[row]) for name, column in columns.items()},
-            )
-            for row in range(len(pairs))
-        ]
+    def next_turn(
+        self, messages: Sequence[Message], row: Mapping[str, Any], workflow: Workflow, seed: int
+    ) -> str:
+        """What is said next. `messages` are the conversation so far (the system turn alone at its
+        start), `row` the prompt whose character it is; a steerability chat mildly challenges."""
 
 
 class RatedTurns:
@@ -49,14 +46,52 @@ class RatedTurns:
     model is far below the logged speakers, and said here so that nobody takes it for annotation.
     """
 
-    def judge(self, pairs: Sequence[PairDraft], seed: int) -> list[Judgement]:
-        return [Judgement(votes=(1,)) for _ in pairs]
+    def label(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
+        return [
+            Review(
+                task_id=task.task_id,
+                annotator_id="reader-rating",
+                workflow=task.workflow,
+                question_set=task.question_set,
+                left_response=task.left_response,
+                vote=1,
+            )
+            for task in tasks
+        ]
+
+    def adjudicate(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
+        raise ConfigError(
+            "annotation.adjudicate: readers' ratings (source 'signals') cannot be adjudicated; "
+            "use none"
+        )
 
 
-def annotation_source(name: SourceName, num_annotators: int) -> AnnotationSource:
-    """The source a recipe asks for."""
+def annotation_source(
+    name: AnnotationSourceName, num_annotators: int, exchange: Path | None = None
+) -> AnnotationSource:
+    """The source a recipe asks for. `exchange` is this batch's folder for tasks and labels."""
     if name == "world":
-        return WorldAnnotators(num_annotators)
+        from flywheel_core.world.annotators import SimulatedAnnotators
+
+        return SimulatedAnnotators(num_annotators)
     if name == "signals":
         return RatedTurns()
-    raise ConfigError(f"annotation.source: {name!r} is unknown; use world or signals")
+    if exchange is None:
+        raise ConfigError(
+            f"annotation.source: {name!r} needs execution.annotation_exchange, a folder where "
+            "tasks are put and labels are found; name one that annotators' tools can reach"
+        )
+    from flywheel_core.annotation.files import FileExchange
+
+    return FileExchange(exchange, name, num_annotators)
+
+
+def chat_partner(source: AnnotationSource) -> ChatPartner:
+    """The source as a partner in chats, or an error that says what to use instead."""
+    if hasattr(source, "next_turn"):
+        return source  # type: ignore[return-value]
+    raise ConfigError(
+        f"annotation: interactive_chats and steerability_chats need a source that chats, and "
+        f"{type(source).__name__} takes labels of finished tasks only; set both to 0 (people's own "
+        "chats with the model come in as internal traffic)"
+    )

@@ -13,10 +13,12 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from flywheel_core.engines.base import VectorRows, Vectors
 
 BRANCHES = 64
 """Parts of one split at most."""
@@ -30,17 +32,7 @@ STALLED_SHARE = 0.9
 second in a row it is sliced. So the work shrinks by a constant factor every two levels."""
 BLOCK_ROWS = 4_096
 
-Vectors: TypeAlias = npt.NDArray[np.float32]
 Members: TypeAlias = npt.NDArray[np.int64]
-
-
-class VectorRows(Protocol):
-    """Vectors of unit length, by row: an array, or `engines.embeddings.StoredVectors`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Members, /) -> Vectors:
-        """The vectors [len(rows), d] of these rows."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,22 @@ def shingles_table(messages: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
     return pa.table([column], SHINGLES)
 
 
+KEPT_TABLES = {"kept": TRAFFIC, "index": INDEX, "shingles": SHINGLES}
+"""What Phase I writes of the rows it keeps: the rows, and what the later phases weigh of them."""
+
+
+def kept_tables(
+    kept: pa.Table, messages: Sequence[Sequence[Mapping[str, Any]]]
+) -> dict[str, pa.Table]:
+    """`KEPT_TABLES` of these rows of `records.TRAFFIC`; `messages` is their column, as Python
+    objects."""
+    return {
+        "kept": kept,
+        "index": index_of(kept, messages),
+        "shingles": shingles_table(messages),
+    }
+
+
 def read_shingles(files: Sequence[Path], indices: Sequence[int]) -> ShingleSets:
     """The shingles of rows (numbered over all files, ascending), read a batch at a time."""
     wanted = np.asarray(indices, dtype=np.int64)

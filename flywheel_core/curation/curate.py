@@ -12,6 +12,7 @@ from flywheel_core.curation.constraints import achieved_shares, balance
 from flywheel_core.curation.diversity import Pruned, first_of_each, prune
 from flywheel_core.curation.filters import filter_rows, told
 from flywheel_core.curation.hashing import hash_share
+from flywheel_core.curation.labels import labels_told
 from flywheel_core.curation.near_duplicates import (
     JACCARD_MIN,
     FindNear,
@@ -19,6 +20,7 @@ from flywheel_core.curation.near_duplicates import (
     near_duplicates,
 )
 from flywheel_core.curation.privacy import NameFinder
+from flywheel_core.curation.relabel import relabelled_rows
 from flywheel_core.curation.safety import (
     ConversationClassifier,
     RuleSafetyClassifier,
@@ -33,6 +35,7 @@ from flywheel_core.curation.splits import (
     count_overlaps,
     shared_between_sides,
 )
+from flywheel_core.curation.strata import Measures
 from flywheel_core.engines.base import Embedder
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import PROMPTS, SURFACES, Reason, Split
@@ -56,16 +59,20 @@ def curate(
     classifier: SafetyClassifier | ConversationClassifier | None = None,
     names: NameFinder | None = None,
     source_key: str = "in memory",
+    measures: Measures | None = None,
 ) -> Curated:
     """Filter, diversify, balance and split logged turns (`pipeline` does it for files).
 
     RL prompts are near-policy (§3.5.2), where any row says which model served it. `source_key` is
     the artifact the rows came from.
     """
-    filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names)
+    timeout_s = config.safety.timeout_s if classifier else None
+    filtered = filter_rows(rows, classifier or RuleSafetyClassifier(), names, timeout_s)
+    rows, labels = relabelled_rows(rows, filtered.kept, config.row_rules)
     report: dict[str, Any] = {
         "rows": len(rows),
         **told(filtered.counts()),
+        "labels": labels_told(labels),
         "filtered": len(filtered.kept),
     }
     selected = select(
@@ -76,6 +83,7 @@ def curate(
         seed,
         production_digest=production_digest,
         find_near=partial(near_duplicates, rows),
+        measures=measures,
     )
     prompts = [
         prompt_row(rows[index], split, source_key, production_digest)
@@ -101,8 +109,10 @@ def select(
     *,
     production_digest: str,
     find_near: FindNear,
+    measures: Measures | None = None,
 ) -> Selected:
-    """Phases II and III and the splits, on the rows that passed Phase I."""
+    """Phases II and III and the splits, on the rows that passed Phase I. `measures` are of all
+    `rows`."""
     ranks = _ranks(rows, passed, seed)
     order = sorted(passed, key=ranks.__getitem__)
     distinct = sorted(order[place] for place in first_of_each([rows[index] for index in order]))
@@ -124,7 +134,7 @@ def select(
         indices = [index for index in unlike if rows[index]["surface"] == surface]
         if indices:
             one, told = _curate_surface(
-                rows, indices, ranks, config, embedder, seed, production_digest, sides
+                rows, indices, ranks, config, embedder, seed, production_digest, sides, measures
             )
             assigned.append(one)
             report["surfaces"][surface] = told
@@ -149,6 +159,7 @@ def _curate_surface(
     seed: int,
     production_digest: str,
     sides: Sides,
+    measures: Measures | None,
 ) -> tuple[Assigned, dict[str, Any]]:
     pruned = _prune(rows, indices, ranks, config, embedder, seed)
     diverse = [indices[place] for place in pruned.kept]
@@ -160,6 +171,7 @@ def _curate_surface(
         tolerance=config.strata_tolerance,
         targets={str(name): shares for name, shares in config.strata_targets.items()},
         traffic=indices,
+        measures=measures,
         seed=seed,
     )
     order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))

@@ -18,12 +18,11 @@ import numpy.typing as npt
 from flywheel_core.curation.clusters import (
     BLOCK_ROWS,
     Members,
-    VectorRows,
-    Vectors,
     Work,
     blocks,
     clusters,
 )
+from flywheel_core.engines.base import VectorRows, Vectors
 from flywheel_core.errors import InputDataError
 
 PIVOTS = 8

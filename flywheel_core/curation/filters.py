@@ -32,6 +32,7 @@ __all__ = [
     "RuleSafetyClassifier",
     "SafetyClassifier",
     "filter_rows",
+    "take_or_reject",
     "told",
 ]
 
@@ -104,11 +105,12 @@ def filter_rows(
             passed.append(index)
     outcomes = judge_rows([rows[index] for index in passed], classifier, safety_timeout_s)
     for index, outcome in zip(passed, outcomes, strict=True):
-        _take_or_reject(index, outcome, filtered)
+        take_or_reject(index, outcome, filtered)
     return filtered
 
 
-def _take_or_reject(index: int, outcome: Outcome, filtered: Filtered) -> None:
+def take_or_reject(index: int, outcome: Outcome, filtered: Filtered) -> None:
+    """Keep the row if it has a verdict of safe; else count why not."""
     if not isinstance(outcome, SafetyVerdict):
         filtered.rejected["safety_classifier_failed"] += 1
         filtered.safety_failures[outcome] += 1

@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.artifacts import KEY_HEX_DIGITS, digest_of, file_sha256
+from flywheel_core.curation.config import SafetyConfig
+from flywheel_core.curation.guard import Guard, llama_guard
+from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_rl_prompts
 from flywheel_core.curation.pipeline import (
     PHASE_ONE_VERSION,
     TrafficFiles,
@@ -24,11 +27,13 @@ from flywheel_core.curation.pipeline import (
     curate_files,
 )
 from flywheel_core.engines.base import Embedder, Progress
+from flywheel_core.engines.embeddings import ShardedEmbedder
 from flywheel_core.engines.executor import make_executor
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY, Erasures
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.folders import claim, unfinished_path, write_whole
+from flywheel_core.parents import checkpoint_files
 from flywheel_core.recipe import Recipe
 from flywheel_core.records import PROMPTS, write_table
 
@@ -39,7 +44,8 @@ NUM_DIGESTS_SHOWN = 5
 @dataclass(frozen=True)
 class FolderJob:
     """What is curated, whereto, and how. `production` is the digest of the model whose turns are
-    near-policy; None where no row says which model served it."""
+    near-policy; None where no row says which model served it. `measures` is a table of quality and
+    difficulty by row (`curation/measures.py`)."""
 
     source: Path
     out: Path
@@ -47,6 +53,8 @@ class FolderJob:
     production: str | None = None
     erasures: Erasures = NOBODY
     embedder: Embedder | None = None
+    measures: Path | None = None
+    engines: EnginePool | None = None
 
 
 def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
@@ -54,6 +62,7 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     files = _parquet_files(job.source)
     digests = [file_sha256(path) for path in files]
     section = job.recipe.curation
+    guard_digest = _guard_digest(section.safety.model)
     what = {
         "inputs": digests,
         "curation": section.model_dump(mode="json"),
@@ -61,6 +70,8 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
         "production": job.production,
         "erasures": job.erasures.digest,
         "version": PHASE_ONE_VERSION,
+        "guard": guard_digest,
+        "measures": _measures_digest(job.measures),
     }
     production = _production(files, job.production)
     claim(job.out, "curate", what)
@@ -68,22 +79,63 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
         return dict(json.loads((job.out / REPORT_FILE).read_text()))
     config = job.recipe.execution.executor
     work = job.out / WORK_FOLDER
+    engines = job.engines or EnginePool(job.recipe.execution.engine)
+    guard = _guard(section.safety, guard_digest, engines)
     curated = curate_files(
         TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
         section,
-        job.embedder or EnginePool(job.recipe.execution.engine).embedder(section.embedder),
+        _embedder(job, engines, work, progress),
         int(digest_of([job.recipe.seed, "curate"])[:8], 16),
         production_digest=production,
         erasures=job.erasures,
-        workshop=Workshop(make_executor(config), config, work, progress),
+        workshop=Workshop(make_executor(config), config, work, progress, guard),
+        measures=job.measures,
     )
-    unfinished = unfinished_path(job.out / PROMPTS_FILE)
-    write_table(unfinished, curated.prompts, PROMPTS)
-    unfinished.replace(job.out / PROMPTS_FILE)
-    report = _report(job, curated.prompts, curated.report)
+    prompts, told = curated.prompts, curated.report
+    if section.lint:
+        linted = lint_rl_prompts(prompts, section.lint)
+        prompts, told = linted.rows, told | {"lint": linted.report}
+        _publish(job.out / LINT_FILE, linted.edits, LINT_EDITS)
+    _publish(job.out / PROMPTS_FILE, prompts, PROMPTS)
+    report = _report(job, prompts, told)
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
+    if job.embedder is not None:
+        return job.embedder
+    embedder = engines.embedder(job.recipe.curation.embedder)
+    return ShardedEmbedder(embedder, work / "vectors", progress)
+
+
+def _publish(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """A table that appears whole."""
+    unfinished = unfinished_path(path)
+    write_table(unfinished, rows, schema)
+    unfinished.replace(path)
+
+
+def _guard(config: SafetyConfig, version: str, engines: EnginePool) -> Guard | None:
+    if config.model is None:
+        return None
+    folder = checkpoint_files("curation.safety.model", config.model)[0].parent
+    return llama_guard(config, version, folder, engines.generator, engines.close)
+
+
+def _guard_digest(model: str | None) -> str:
+    """Of every byte of the checkpoint: a folder goes on only with the same guard."""
+    if model is None:
+        return ""
+    files = checkpoint_files("curation.safety.model", model)
+    return digest_of([[file.name, file_sha256(file)] for file in files])
+
+
+def _measures_digest(path: Path | None) -> str:
+    if path is not None and not path.is_file():
+        raise InputDataError(f"measures: {path}: no such file; give a Parquet table of measures")
+    return "" if path is None else file_sha256(path)
 
 
 def _parquet_files(source: Path) -> tuple[Path, ...]:
@@ -145,6 +197,8 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "rejected": told["rejected"],
         "privacy": told["privacy"],
         "safety": told["safety"],
+        "labels": told["labels"],
+        **({"lint": told["lint"]} if "lint" in told else {}),
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
         "constraints": surfaces,

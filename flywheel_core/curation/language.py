@@ -1,4 +1,4 @@
-"""Which language a chat line is in, and what job it is for (Table 1), where the log does not say.
+"""Which language a chat line is in (Table 1).
 
 py3langid knows scripts and long texts. It has no romanized Hindi ("kya haal hai"), which is how
 much of Hindi is typed and where the paper's model failed (Table 7: English answers to Hindi
@@ -8,12 +8,10 @@ py3langid's statistics. Codes are ISO 639-1, romanized Hindi is BCP 47's `hi-Lat
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any
 
 LANGUAGES = ("en", "es", "hi")
 """What the product speaks; py3langid chooses among these. Ours."""
@@ -82,58 +80,3 @@ def _identifier(languages: tuple[str, ...]) -> Any:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(languages)
     return identifier
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Rows with their field filled in, and how many were labelled, found or left without."""
-
-    rows: list[dict[str, Any]]
-    counts: dict[str, int]
-
-
-def with_language(
-    rows: Sequence[Mapping[str, Any]], languages: Sequence[str] = LANGUAGES
-) -> Labelled:
-    """Rows whose `language` is null get that of their last user turn; a logged one stays."""
-    return _fill(rows, "language", lambda row: identify(row["messages"][-1]["content"], languages))
-
-
-class JobClassifier(Protocol):
-    """Says which job-to-be-done a conversation is for, in the recipe's own words (Table 1)."""
-
-    def job_of(self, messages: Sequence[Mapping[str, str]]) -> str: ...
-
-
-def with_job(
-    rows: Sequence[Mapping[str, Any]], classifier: JobClassifier | None, jobs: Sequence[str]
-) -> Labelled:
-    """Rows whose `jtbd` is null get the classifier's answer; a logged one stays.
-
-    Without a classifier, where it fails, or where its answer is not one of `jobs`, the row stays
-    without one: *not applicable*, never invented.
-    """
-
-    def job_of(row: Mapping[str, Any]) -> str | None:
-        if classifier is None:
-            return None
-        try:
-            job = classifier.job_of(row["messages"])
-        except Exception:  # a model may fail in any way; its row stays without a job
-            return None
-        return job if job in jobs else None
-
-    return _fill(rows, "jtbd", job_of)
-
-
-def _fill(
-    rows: Sequence[Mapping[str, Any]], field: str, find: Callable[[Mapping[str, Any]], str | None]
-) -> Labelled:
-    counts: Counter[str] = Counter()
-    filled = []
-    for row in rows:
-        value = row[field] if row[field] is not None else find(row)
-        how = "logged" if row[field] is not None else "none" if value is None else "found"
-        counts[how] += 1
-        filled.append({**row, field: value})
-    return Labelled(filled, dict(counts))

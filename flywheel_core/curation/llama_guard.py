@@ -11,6 +11,7 @@ that only joins the turns.
 """
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -95,6 +96,7 @@ class LlamaGuard:
         categories: Mapping[str, str] = CATEGORIES,
     ) -> None:
         self._generator, self._model_dir, self._categories = generator, model_dir, categories
+        self._one_at_a_time = threading.Lock()
 
     def judge(self, conversations: Sequence[Messages]) -> list[SafetyVerdict | None]:
         """Safe only where both messages are; None where either answer is no verdict."""
@@ -103,8 +105,9 @@ class LlamaGuard:
             for conversation in conversations
             for role in SPEAKERS
         ]
-        self._generator.load(self._model_dir)
-        answers = self._generator.generate(prompts, SAMPLING)
+        with self._one_at_a_time:  # a call that timed out may still be at work in its thread
+            self._generator.load(self._model_dir)
+            answers = self._generator.generate(prompts, SAMPLING)
         verdicts = [self._verdict(completions) for completions in answers]
         pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
         return [_both(question, response) for question, response in pairs]

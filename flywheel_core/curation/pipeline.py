@@ -16,16 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.curation.columns import (
-    INDEX,
-    SHINGLES,
+    KEPT_TABLES,
     IndexRows,
-    index_of,
+    kept_tables,
     read_shingles,
-    shingles_table,
 )
+from flywheel_core.curation.config import RowRules
 from flywheel_core.curation.curate import Curated, prompt_row, select
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
+from flywheel_core.curation.guard import Guard, guarded
+from flywheel_core.curation.labels import labels_told
+from flywheel_core.curation.measures import measures_of
 from flywheel_core.curation.near_duplicates import Groups, group
+from flywheel_core.curation.presidio import name_finder
+from flywheel_core.curation.relabel import relabelled
 from flywheel_core.engines.base import Embedder, Progress
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.executor import Executor
@@ -37,6 +41,7 @@ from flywheel_core.records import TRAFFIC
 
 PHASE_ONE_VERSION = 2
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
+NO_MODELS = RowRules()
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,13 @@ class TrafficFiles:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Who maps, where unfinished work lies, and whom to tell."""
+    """Who maps, where unfinished work lies, whom to tell, and the guard model if there is one."""
 
     executor: Executor
     config: ExecutorConfig
     work: Path
     progress: Progress
+    guard: Guard | None = None
 
 
 def curate_files(
@@ -71,12 +77,14 @@ def curate_files(
     production_digest: str,
     erasures: Erasures,
     workshop: Workshop,
+    measures: Path | None = None,
 ) -> Curated:
     """What `curate` makes of the same rows in memory, without holding them there.
 
-    `production_digest` is the model whose traffic is near-policy (§3.5.2).
+    `production_digest` is the model whose traffic is near-policy (§3.5.2); `measures` a table of
+    quality and difficulty by row (`measures`).
     """
-    filtered = workshop.executor.run(phase_one_job(traffic, erasures, workshop), workshop.progress)
+    filtered = _filtered(traffic, config.row_rules, erasures, workshop)
     report = _phase_one_report(filtered)
     if not report["filtered"]:
         raise InputDataError(
@@ -86,6 +94,7 @@ def curate_files(
     workshop.progress(0, 3, "phases II and III")
     rows = IndexRows.of_files(filtered.files["index"])
     everything = range(len(rows))
+    measured = None if measures is None else measures_of(measures, rows.column("row_id"))
     selected = select(
         rows,
         everything,
@@ -94,6 +103,7 @@ def curate_files(
         seed,
         production_digest=production_digest,
         find_near=partial(_near_duplicates, filtered),
+        measures=measured,
     )
     workshop.progress(2, 3, "phases II and III")
     texts = _rows_numbered({index for index, _ in selected.chosen}, filtered)
@@ -105,23 +115,43 @@ def curate_files(
     return Curated(prompts, report | selected.report)
 
 
-def phase_one_job(traffic: TrafficFiles, erasures: Erasures, workshop: Workshop) -> MapJob:
-    """Phase I over those files: the rows it keeps, and their index."""
+def _filtered(
+    traffic: TrafficFiles, rules: RowRules, erasures: Erasures, workshop: Workshop
+) -> MapResult:
+    """Phase I: the rules, then the guard. What is not installed is missed before the first row."""
+    name_finder(rules.names)
+    by_rules = workshop.executor.run(
+        phase_one_job(traffic, erasures, workshop, rules), workshop.progress
+    )
+    if workshop.guard is None:
+        return by_rules
+    batch_rows, work = workshop.config.batch_rows, workshop.work
+    return guarded(by_rules, workshop.guard, work, batch_rows, workshop.progress)
+
+
+def phase_one_job(
+    traffic: TrafficFiles, erasures: Erasures, workshop: Workshop, rules: RowRules = NO_MODELS
+) -> MapJob:
+    """Phase I's rules over those files: the rows they keep, and their index."""
     return MapJob(
         name="phase I",
-        function=partial(phase_one, erasures=erasures),
-        config={"version": PHASE_ONE_VERSION, "erasures": erasures.digest},
+        function=partial(phase_one, erasures=erasures, rules=rules),
+        config={
+            "version": PHASE_ONE_VERSION,
+            "erasures": erasures.digest,
+            "rules": rules.model_dump(mode="json"),
+        },
         inputs=traffic.files,
         columns=TRAFFIC,
-        outputs={"kept": TRAFFIC, "index": INDEX, "shingles": SHINGLES},
+        outputs=KEPT_TABLES,
         folder=workshop.work / "phase_one",
         shard_rows=workshop.config.shard_rows,
         batch_rows=workshop.config.batch_rows,
     )
 
 
-def phase_one(batch: pa.Table, erasures: Erasures) -> Mapped:
-    """Leave erased users out, then filter by privacy and safety; counts by rule."""
+def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) -> Mapped:
+    """Leave erased users out, filter by privacy and safety, and label; counts by rule."""
     table = without_erased(batch.cast(TRAFFIC), erasures)
     # Only what the rules read becomes Python objects: that conversation is most of the cost.
     messages = table.column("messages").to_pylist()
@@ -130,13 +160,12 @@ def phase_one(batch: pa.Table, erasures: Erasures) -> Mapped:
         {"messages": turns, "response": said}
         for turns, said in zip(messages, responses, strict=True)
     ]
-    filtered = filter_rows(rows, RuleSafetyClassifier())
+    filtered = filter_rows(rows, RuleSafetyClassifier(), name_finder(rules.names))
+    turns_kept = [messages[number] for number in filtered.kept]
     kept = table.take(pa.array(filtered.kept, pa.int64()))
-    turns = [messages[number] for number in filtered.kept]
-    return Mapped(
-        {"kept": kept, "index": index_of(kept, turns), "shingles": shingles_table(turns)},
-        {"erased": batch.num_rows - table.num_rows, **filtered.counts()},
-    )
+    kept, labels = relabelled(kept, turns_kept, rules)
+    counts = {"erased": batch.num_rows - table.num_rows, **filtered.counts(), **labels}
+    return Mapped(kept_tables(kept, turns_kept), counts)
 
 
 def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
@@ -145,6 +174,7 @@ def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
         "rows": filtered.rows_in - erased,
         "erased": erased,
         **told(filtered.counts),
+        "labels": labels_told(filtered.counts),
         "filtered": filtered.rows["kept"],
     }
 

@@ -67,10 +67,11 @@ def judge_rows(
     rows: Sequence[Mapping[str, Any]],
     classifier: SafetyClassifier | ConversationClassifier,
     timeout_s: float | None = None,
+    batch_rows: int = BATCH_ROWS,
 ) -> list[Outcome]:
     """One outcome a row, in order. `timeout_s` is for one call: a text, or a batch."""
     if isinstance(classifier, ConversationClassifier):
-        batches = (rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS))
+        batches = (rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows))
         return [one for batch in batches for one in _judge_batch(batch, classifier, timeout_s)]
     return [_judge_text(row_text(row), classifier, timeout_s) for row in rows]
 
@@ -85,15 +86,16 @@ def _judge_text(text: str, classifier: SafetyClassifier, timeout_s: float | None
 def _judge_batch(
     rows: Sequence[Mapping[str, Any]], classifier: ConversationClassifier, timeout_s: float | None
 ) -> list[Outcome]:
-    """The batch's outcomes; where the call raised, each row by itself, so that one cannot take
-    the others along."""
+    """The batch's outcomes; where the call raised, each half by itself, so that one row (too long
+    for the model, say) cannot take the others along."""
     conversations = [
         [*row["messages"], {"role": "assistant", "content": row["response"]}] for row in rows
     ]
     answers = _within(timeout_s, partial(classifier.judge, conversations))
     if isinstance(answers, _Failed):
         if answers.cause == "raised" and len(rows) > 1:
-            return [one for row in rows for one in _judge_batch([row], classifier, timeout_s)]
+            halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+            return [one for half in halves for one in _judge_batch(half, classifier, timeout_s)]
         return [answers.cause] * len(rows)
     if not isinstance(answers, Sequence) or len(answers) != len(rows):
         return ["nonsense"] * len(rows)

@@ -68,14 +68,41 @@ class Scorer(Protocol):
         *,
         progress: Progress | None = None,
     ) -> Scores:
-        """Raw logits [num_rows] of the checkpoint, in the order of the rows."""
+        """Raw logits [num_rows] of the checkpoint, in the order of the rows; NaN for a row that
+        does not fit in the engine: nothing is cut."""
+
+
+class VectorRows(Protocol):
+    """Vectors of unit length, by row: an array, or one that lies in files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: npt.NDArray[np.int64], /) -> Vectors:
+        """The vectors [len(rows), dimension] of these rows."""
 
 
 class Embedder(Protocol):
-    """Maps texts to vectors of unit length."""
+    """Maps texts to vectors of unit length, in batches of texts of like length.
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """[num_texts, dimension]."""
+    `name` changes with whatever changes a vector. Texts are taken in the order of `by_length`,
+    `batch_texts` at a time, so a text's vector depends (in its last bits) on which texts go with
+    it, not on how they are ordered.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_texts(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> VectorRows:
+        """[num_texts, dimension], in the order of the texts."""
+
+
+def by_length(texts: Sequence[str]) -> list[int]:
+    """Indices of the texts, the longest first and equally long ones by their characters: a batch
+    is padded to its longest, and the largest comes first, where it may be too large for memory."""
+    return sorted(range(len(texts)), key=lambda index: (-len(texts[index]), texts[index]))
 
 
 class Judge(Protocol):

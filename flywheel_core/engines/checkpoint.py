@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,40 @@ def inspect_checkpoint(model_dir: Path) -> Checkpoint:
         max_positions=config.get("max_position_embeddings"),
         eos_token_ids=_eos_token_ids(model_dir, config),
     )
+
+
+def require_same_tokenizer(policy: Path, reward_models: Mapping[str, Path]) -> None:
+    """Refuse reward models that read other tokens than the policy writes.
+
+    A response then reaches them as pieces they were not trained on, and the policy's own special
+    tokens as plain text; the scores would look like scores.
+    """
+    expected = tokenizer_digest(policy)
+    differing = [
+        name for name, path in sorted(reward_models.items()) if tokenizer_digest(path) != expected
+    ]
+    if differing:
+        raise EngineError(
+            f"reward model {', '.join(differing)}: its tokenizer (vocabulary, merges or special "
+            f"tokens) differs from that of the policy {policy}; train the reward models from a "
+            "checkpoint with the policy's tokenizer (model.base)"
+        )
+
+
+def tokenizer_digest(model_dir: Path) -> str:
+    """Digest of a tokenizer's vocabulary, merges and added tokens; other fields of the file
+    (padding, truncation) change whenever it is saved."""
+    path = model_dir / "tokenizer.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        model, added = content["model"], content["added_tokens"]
+        parts = [model["vocab"], model.get("merges"), sorted(t["content"] for t in added)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"{path}: not a readable tokenizer ({type(error).__name__}: {error}); save the "
+            "tokenizer beside the weights again"
+        ) from error
+    return _digest(json.dumps(parts, sort_keys=True).encode())
 
 
 def _read_config(model_dir: Path) -> dict[str, Any]:

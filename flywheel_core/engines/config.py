@@ -1,8 +1,10 @@
 """How models are sampled and served. Light: imports nothing but pydantic."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+BUILTIN_EMBEDDERS = ("minilm", "hash")
 
 
 class SamplingConfig(BaseModel):
@@ -31,6 +33,40 @@ class SamplingConfig(BaseModel):
         return self
 
 
+class EmbedderConfig(BaseModel):
+    """Which sentence embeddings. *Semantic*: part of a stage's key.
+
+    `model` is `minilm` (its weights come with a package), `hash` (a fake: hashed bags of words) or
+    the folder of any sentence-transformers model, whose own configuration says how tokens are
+    pooled. `prompt` goes before each text where a model wants an instruction, `dimension` keeps the
+    first so many numbers of models trained for that (Matryoshka), and `max_tokens` cuts texts
+    shorter than the model would. The paper's DRAMA-1B (§2.2.1) is a folder like any other and wants
+    a GPU; both of its prompts ("Query: ", and none for documents) serve here, and its licence
+    (CC BY-NC 4.0) does not allow commercial use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "minilm"
+    prompt: str = ""
+    dimension: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, data: Any) -> Any:
+        return {"model": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _known_or_a_path(self) -> "EmbedderConfig":
+        if self.model not in BUILTIN_EMBEDDERS and "/" not in self.model:
+            raise ValueError(
+                f"model {self.model!r} is none of {', '.join(BUILTIN_EMBEDDERS)}; give one of "
+                "these, or the path of a model's folder (with a '/')"
+            )
+        return self
+
+
 class EngineConfig(BaseModel):
     """Where and how wide a model is served. *Execution*: part of no key.
 
@@ -38,6 +74,7 @@ class EngineConfig(BaseModel):
     `kv_cache_gib` is the cache of one engine on a CPU; on a GPU the cache takes what
     `gpu_memory_utilization` leaves. `num_threads` limits the CPU engine (0: as torch decides).
     What a stage samples is kept every `shard_prompts` prompts, so that a retry loses no more.
+    Texts are embedded `embedding_batch_texts` at a time: more fill a GPU better.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +89,7 @@ class EngineConfig(BaseModel):
     kv_cache_gib: int = Field(default=1, ge=1)
     num_threads: int = Field(default=0, ge=0)
     shard_prompts: int = Field(default=2048, ge=1)
+    embedding_batch_texts: int = Field(default=64, ge=1)
     enforce_eager: bool = True
 
     @model_validator(mode="after")

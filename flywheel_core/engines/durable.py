@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Literal
 
 from flywheel_core.artifacts import digest_of
 from flywheel_core.engines.base import Completion, Embedder, Generator, Messages, Progress, Scorer
-from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.config import EmbedderConfig, SamplingConfig
+from flywheel_core.engines.embeddings import ShardedEmbedder
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.store import write_whole
 
@@ -35,9 +35,9 @@ class DurableEngines:
         """The pool's scorer."""
         return self.pool.scorer()
 
-    def embedder(self, name: Literal["minilm", "hash"] = "minilm") -> Embedder:
-        """The pool's embedder."""
-        return self.pool.embedder(name)
+    def embedder(self, config: EmbedderConfig | None = None) -> Embedder:
+        """The pool's embedder, which keeps what it has embedded."""
+        return ShardedEmbedder(self.pool.embedder(config), self._folder / "vectors", self.progress)
 
 
 class _DurableGenerator:

@@ -77,8 +77,11 @@ class FakeScorer:
 class HashEmbedder:
     """Hashed bags of words, of unit length: alike where texts share words."""
 
+    batch_texts = 1
+
     def __init__(self, dimension: int = 64) -> None:
         self.dimension = dimension
+        self.name = f"hash-{dimension}"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """[num_texts, dimension]; an empty text is the first axis."""

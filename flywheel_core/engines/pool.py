@@ -1,10 +1,9 @@
 """The engines of one process, started when first asked for and shared by its stages."""
 
 from pathlib import Path
-from typing import Literal
 
 from flywheel_core.engines.base import Embedder, Generator, Scorer
-from flywheel_core.engines.config import EngineConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig
 from flywheel_core.engines.environment import prepare_environment
 from flywheel_core.engines.fake import HashEmbedder
 
@@ -28,7 +27,9 @@ class EnginePool:
         self.config = config
         self._generator = generator
         self._scorer = scorer
-        self._embedders: dict[str, Embedder] = {"minilm": embedder} if embedder else {}
+        self._embedders: dict[EmbedderConfig, Embedder] = {}
+        if embedder is not None:
+            self._embedders[EmbedderConfig()] = embedder
 
     def generator(self, model_dir: Path) -> Generator:
         """The generator, serving `model_dir`; it stays so until the next call of this method."""
@@ -51,11 +52,12 @@ class EnginePool:
         self._make_room(self._generator)
         return self._scorer
 
-    def embedder(self, name: Literal["minilm", "hash"] = "minilm") -> Embedder:
-        """Sentence embeddings: `minilm`, or `hash` where its weights are not installed."""
-        if name not in self._embedders:
-            self._embedders[name] = HashEmbedder() if name == "hash" else self._minilm()
-        return self._embedders[name]
+    def embedder(self, config: EmbedderConfig | None = None) -> Embedder:
+        """Sentence embeddings, by default MiniLM's."""
+        config = config or EmbedderConfig()
+        if config not in self._embedders:
+            self._embedders[config] = self._new_embedder(config)
+        return self._embedders[config]
 
     def close(self) -> None:
         """Stop what was started, and give the memory back."""
@@ -66,11 +68,13 @@ class EnginePool:
         if self.config.device == "cuda":
             _stop(other)
 
-    def _minilm(self) -> Embedder:
+    def _new_embedder(self, config: EmbedderConfig) -> Embedder:
+        if config.model == "hash":
+            return HashEmbedder()
         prepare_environment(self.config)
-        from flywheel_core.engines.embedder import MiniLmEmbedder
+        from flywheel_core.engines.embedder import SentenceEmbedder
 
-        return MiniLmEmbedder(self.config.device)
+        return SentenceEmbedder(config, self.config)
 
 
 def _stop(engine: object) -> None:

@@ -159,6 +159,10 @@ class VllmEngine:
             # does not use offset", vLLM 0.29), so prompts are prefilled whole.
             arguments["enable_chunked_prefill"] = False
             arguments.setdefault("max_num_batched_tokens", max(4096, self.max_model_len))
+            if self.runner == "pooling":
+                # Only whole blocks of a prefix are shared. On a CPU a block has 128 tokens unless
+                # told otherwise, longer than many a prompt: best of 4 scored 1.4 times as fast.
+                arguments["block_size"] = 32
         if self.runner == "generate":
             # What Eq. 8's π_gen needs: log-probabilities after temperature.
             arguments["logprobs_mode"] = "processed_logprobs"

@@ -16,8 +16,12 @@ from flywheel_core.errors import EngineError
 class VllmScorer:
     """The `Scorer` on vLLM: raw logits of sequence-classification checkpoints with one output.
 
-    Reward models of one architecture take turns in one engine (a change costs a weight reload);
-    vLLM packs rows without padding, so they need no sorting by length.
+    Reward models of one architecture take turns in one engine (a change costs a weight reload).
+    Rows go in by length, longest first: vLLM packs them without padding, so this buys no speed,
+    but memory runs out at once or never. Candidates of one prompt share its prefix's cache.
+
+    A row that is longer than the engine takes gets NaN and is counted in the log. It is never cut:
+    at the right it would lose the response, at the left the character.
     """
 
     def __init__(self, config: EngineConfig) -> None:
@@ -31,7 +35,7 @@ class VllmScorer:
         *,
         progress: Progress | None = None,
     ) -> Scores:
-        """Raw logits [num_rows], in the order of the rows."""
+        """Raw logits [num_rows], in the order of the rows; NaN where a row does not fit."""
         checkpoint = self.engine.load(model_dir)
         if checkpoint.num_labels != 1:
             raise EngineError(
@@ -44,7 +48,20 @@ class VllmScorer:
             self._tokenizers[model_dir] = load_tokenizer(model_dir)
         tokenizer = self._tokenizers[model_dir]
         token_ids = encode(tokenizer, [render_row(tokenizer, row) for row in rows])
-        return self._score_ids(token_ids, progress)
+        scores = np.full(len(rows), np.nan, dtype=np.float32)
+        limit = self.engine.max_model_len
+        fitting = [index for index, ids in enumerate(token_ids) if len(ids) <= limit]
+        if len(fitting) < len(rows):
+            longest = max(map(len, token_ids))
+            print(
+                f"warning: {model_dir.name}: {len(rows) - len(fitting)} of {len(rows)} rows get no "
+                f"score: longer than max_model_len {limit} tokens (the longest has {longest}); "
+                "raise it, or filter long conversations in curation",
+                flush=True,
+            )
+        fitting.sort(key=lambda index: -len(token_ids[index]))
+        scores[fitting] = self._score_ids([token_ids[index] for index in fitting], progress)
+        return scores
 
     def close(self) -> None:
         """Stop the engine."""
@@ -53,7 +70,8 @@ class VllmScorer:
     def _score_ids(self, token_ids: list[list[int]], progress: Progress | None) -> Scores:
         from vllm import PoolingParams
 
-        self.engine.check_lengths(token_ids, room=0)
+        if not token_ids:
+            return np.zeros(0, dtype=np.float32)
         outputs = self.engine.llm.encode(
             [{"prompt_token_ids": ids} for ids in token_ids],
             pooling_task="classify",

@@ -31,6 +31,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 ROW_SUFFIXES = (".parquet", ".jsonl", ".csv")
 ROW_FREE = (
     *("report.json", "metrics.json", "standards.json", "stopping.json", "result.json"),
+    *("signals.json", "ledger.json", "ledger.svg"),
     LIST_FILE,
 )
 """Files beside an artifact's models that hold no rows. Any other is taken to hold some."""

@@ -1,21 +1,106 @@
-"""Artifact features (§2.4.4) and the rule-based metrics of Table 4.
+"""The registry of artifact features (§2.4.4) and the rule-based metrics of Table 4.
 
-A feature is a function of a response alone: binary ones return 0 or 1, counts return counts.
-The same registry serves pairs, rejection samples, evaluation and the artifacts gate.
+An artifact feature is a function of the conversation history and the response: *binary* (0 or 1,
+its mean is a prevalence) or *real* (a count or a length, in its own unit). Most look at the
+response only. The same registry filters pairs, compares chosen with rejected and accepted with
+rejected, follows checkpoints through training, and feeds evaluation and the artifacts gate.
+
+`register` adds one; its name is that of its mean over responses, so binary ones end in `_share`.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
+
+from flywheel_core.errors import ConfigError
+from flywheel_core.records import Message
 
 EMOJI = re.compile("[\U0001f300-\U0001faff☀-➿⬀-⯿]")
 LIST_LINE = re.compile(r"(?m)^\s*(?:[-*•]|\d+[.)])\s+")
 INLINE_LIST = re.compile(r"(?:^|\s)1[.)]\s.+\s2[.)]\s", re.DOTALL)
 TEMPLATED = re.compile(r"\b(?:omg|lol|mind blown|as an ai)\b", re.IGNORECASE)
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
+FENCE = re.compile(r"(?m)^[ \t]*```")
+EMPHASIS = re.compile(r"\*\*|`")
+FLATTERY = re.compile(
+    r"\byou(?:'re| are)(?: \w+)? (?:amazing|awesome|wonderful|incredible|brilliant|the best)\b"
+    r"|\bi adore you\b|\byou have (?:such )?(?:great|excellent|amazing) taste\b"
+    r"|\beres (?:increíble|genial)\b|\bte adoro\b|\btienes muy buen gusto\b"
+    r"|\btum kamaal ho\b|\btum sabse acche ho\b|\btumhari pasand badhiya hai\b",
+    re.IGNORECASE,
+)
 WALL_OF_TEXT_WORDS = 60
+MIN_REPEATED_CHARS = 8
+NO_HISTORY: tuple[Message, ...] = ()
 
-Feature = Callable[[str], float]
+FeatureKind = Literal["binary", "real"]
+Measure = Callable[[Sequence[Message], str], float]
+ResponseMeasure = Callable[[str], float]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One artifact feature. `unit` is that of its values; `uses_history` says whether the turns
+    before the response matter."""
+
+    name: str
+    kind: FeatureKind
+    unit: str
+    measure: Measure
+    uses_history: bool = False
+
+    def __call__(self, response: str, messages: Sequence[Message] = NO_HISTORY) -> float:
+        """The feature of one response to `messages`."""
+        return self.measure(messages, response)
+
+
+_REGISTRY: dict[str, Feature] = {}
+
+FEATURES: Mapping[str, Feature] = MappingProxyType(_REGISTRY)
+"""Every registered feature, by the name of its mean over responses."""
+
+
+def register(feature: Feature) -> Feature:
+    """Add a feature to the registry; a name stands for one function for good."""
+    if feature.name in _REGISTRY:
+        raise ConfigError(f"feature {feature.name!r} is registered already; give it another name")
+    if (feature.kind == "binary") != feature.name.endswith("_share"):
+        raise ConfigError(
+            f"feature {feature.name!r} is {feature.kind}: the name of a binary feature ends in "
+            "_share, that of a real one does not; the gates read the unit off the name"
+        )
+    _REGISTRY[feature.name] = feature
+    return feature
+
+
+def register_phrases(name: str, phrases: Sequence[str]) -> Feature:
+    """A binary feature: the response holds one of these phrases (whole words, any case)."""
+    if not phrases:
+        raise ConfigError(f"feature {name!r}: phrases is empty; give at least one")
+    pattern = re.compile(
+        "|".join(rf"(?<!\w){re.escape(phrase)}(?!\w)" for phrase in phrases), re.IGNORECASE
+    )
+    return register(_of_response(name, "binary", "share", lambda said: bool(pattern.search(said))))
+
+
+def feature_named(name: str) -> Feature:
+    """The feature, or an error that lists the ones there are."""
+    try:
+        return FEATURES[name]
+    except KeyError as error:
+        raise ConfigError(
+            f"feature {name!r} is not registered; one of: {', '.join(sorted(FEATURES))}"
+        ) from error
+
+
+def _of_response(name: str, kind: FeatureKind, unit: str, measure: ResponseMeasure) -> Feature:
+    return Feature(name, kind, unit, lambda messages, response: float(measure(response)))
 
 
 def emoji_count(response: str) -> float:
@@ -44,26 +129,93 @@ def asks_question(response: str) -> float:
     return float("?" in response)
 
 
-FEATURES: Mapping[str, Feature] = {
-    "list_share": has_list,
-    "emoji_share": has_emoji,
-    "emoji_count": emoji_count,
-    "templated_share": is_templated,
-    "wall_of_text_share": is_wall_of_text,
-    "question_share": asks_question,
-}
-"""By the name of the feature's mean over responses: shares in 0..1, counts in their own unit."""
+def length_words(response: str) -> float:
+    return float(len(response.split()))
+
+
+def has_broken_markdown(response: str) -> float:
+    """A code block, bold or code span that is opened and never closed (Table 7: 37 %)."""
+    if len(FENCE.findall(response)) % 2:
+        return 1.0
+    prose = "".join(response.split("```")[::2])
+    lines = (EMPHASIS.findall(line) for line in prose.splitlines())
+    return float(any(found.count("**") % 2 or found.count("`") % 2 for found in lines))
+
+
+def ends_with_flattery(response: str) -> float:
+    """The last sentence pays the user a compliment, which collects thumbs (§3.5.5, *ending*)."""
+    sentences = [one for one in SENTENCE_END.split(EMOJI.sub("", response).strip()) if one]
+    return float(bool(sentences) and bool(FLATTERY.search(sentences[-1])))
+
+
+def has_flattery(response: str) -> float:
+    return float(bool(FLATTERY.search(response)))
+
+
+def repeats_history(messages: Sequence[Message], response: str) -> float:
+    """A sentence that the assistant said word for word in an earlier turn."""
+    earlier = {
+        sentence
+        for turn in messages
+        if turn["role"] == "assistant"
+        for sentence in SENTENCE_END.split(turn["content"].strip())
+        if len(sentence) >= MIN_REPEATED_CHARS
+    }
+    return float(any(one in earlier for one in SENTENCE_END.split(response.strip())))
+
+
+for _feature in (
+    _of_response("length_words", "real", "words", length_words),
+    _of_response("list_share", "binary", "share", has_list),
+    _of_response("emoji_share", "binary", "share", has_emoji),
+    _of_response("emoji_count", "real", "emoji", emoji_count),
+    _of_response("templated_share", "binary", "share", is_templated),
+    _of_response("wall_of_text_share", "binary", "share", is_wall_of_text),
+    _of_response("question_share", "binary", "share", asks_question),
+    _of_response("markdown_broken_share", "binary", "share", has_broken_markdown),
+    _of_response("flattery_share", "binary", "share", has_flattery),
+    _of_response("flattery_ending_share", "binary", "share", ends_with_flattery),
+    Feature("repeats_history_share", "binary", "share", repeats_history, uses_history=True),
+):
+    register(_feature)
+for _name, _phrases in {
+    "i_feel_like_share": ("I feel like",),  # the paper's own example (§2.4.4)
+    "omg_share": ("OMG",),  # these three: Table 7
+    "lol_share": ("LOL",),
+    "mind_blown_share": ("mind blown",),
+}.items():
+    register_phrases(_name, _phrases)
+
+
+def feature_values(
+    feature: Feature,
+    responses: Sequence[str],
+    histories: Sequence[Sequence[Message]] | None = None,
+) -> FloatArray:
+    """The feature of every response, [num_responses]; `histories` are the turns before each."""
+    if histories is None:
+        return np.array([feature(response) for response in responses], dtype=np.float64)
+    return np.array(
+        [feature(said, turns) for said, turns in zip(responses, histories, strict=True)],
+        dtype=np.float64,
+    )
 
 
 def feature_means(
-    responses: Sequence[str], lengths_tokens: Sequence[int] | None = None
+    responses: Sequence[str],
+    lengths_tokens: Sequence[int] | None = None,
+    histories: Sequence[Sequence[Message]] | None = None,
 ) -> dict[str, float]:
-    """Mean of every feature; with `lengths_tokens`, the mean length beside them."""
+    """Mean of every feature; with `lengths_tokens`, the mean length beside them.
+
+    A feature that uses the history is left out where none is given: absent, not zero.
+    """
     if not responses:
         return {}
     means = {
-        name: float(np.mean([feature(response) for response in responses]))
+        name: float(feature_values(feature, responses, histories).mean())
         for name, feature in FEATURES.items()
+        if histories is not None or not feature.uses_history
     }
     if lengths_tokens is not None:
         means["length_tokens"] = float(np.mean(lengths_tokens))

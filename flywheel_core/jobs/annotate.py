@@ -1,15 +1,34 @@
 """Two responses a prompt, judged: an internal batch and a user batch (§2.2.2)."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from flywheel_core.annotation.pairs import PairDraft, filter_pairs, pair_row, patch_rows
-from flywheel_core.annotation.sources import annotation_source
+from flywheel_core.annotation.alternatives import (
+    alternatives_in_turn,
+    asking_to_rewrite,
+    rewriting_prompt,
+    rewritten_reply,
+)
+from flywheel_core.annotation.batch import LabelledBatch, label_batch, label_finished_chats
+from flywheel_core.annotation.chats import hold_chats
+from flywheel_core.annotation.pairs import PairDraft, patch_rows
+from flywheel_core.annotation.questions import Workflow, question_set
+from flywheel_core.annotation.sources import (
+    AnnotationSource,
+    annotation_source,
+    chat_partner,
+)
+from flywheel_core.annotation.targeting import (
+    choose_batch,
+    failing_rows,
+    failure_weights,
+)
 from flywheel_core.erasure.users import of_inputs, without_erased
+from flywheel_core.evaluation.judging import judge_named
+from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.jobs.answers import Prompts, answer, read_prompts
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import AnnotationSection, Section
@@ -17,7 +36,10 @@ from flywheel_core.records import (
     CONTEXT_FIELDS,
     MESSAGES,
     PAIRS,
+    REVIEWS,
+    REWRITES,
     SURFACES,
+    Message,
     read_table,
     write_table,
 )
@@ -30,6 +52,8 @@ PATCH = pa.schema(
         pa.field("target", pa.float32(), nullable=False),
     ]
 )
+CHAT_SEED, REWRITE_SEED = 1000, 500
+"""Added to the stage's seed, so that no two questions to a policy share one."""
 
 
 class Config(Section):
@@ -37,31 +61,100 @@ class Config(Section):
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes `pairs_internal.parquet`, `pairs_user.parquet` and DPO's `patch.parquet`."""
+    """Writes `pairs_internal.parquet`, `pairs_user.parquet`, DPO's `patch.parquet`, and the labels
+    they rest on: `reviews.parquet` and `rewrites.parquet`."""
     section = config.annotation
     prompts = read_prompts(inputs["curate"], "annotate", of_inputs(inputs))
-    drafts = (
-        _sampled_pairs(section, prompts, inputs, context)
-        if section.source == "world"
-        else _rated_pairs(section, prompts, inputs, context)
+    targeted: dict[str, int] = {}
+    if section.source == "signals":
+        drafts = _rated_pairs(section, prompts, inputs, context)
+    else:
+        prompts, targeted = _batch(section, prompts, inputs["production"], context.seed)
+        drafts = _sampled_pairs(section, prompts, inputs, context)
+    batch = label_batch(
+        drafts, "static", section, _source(section, "static", context), context.seed
     )
-    kept, dropped = filter_pairs(
-        drafts,
-        length_difference_words_max=section.length_difference_words_max,
-        emoji_difference_max=section.emoji_difference_max,
-    )
-    source = annotation_source(section.source, section.num_annotators)
-    judgements = source.judge(kept, context.seed)
-    rows = [
-        pair_row(pair, judgement, section.held_out_share)
-        for pair, judgement in zip(kept, judgements, strict=True)
-    ]
-    patch = patch_rows(rows, section.patch_pairs_max)
-    counts = {"patch": write_table(context.output / "patch.parquet", patch, PATCH)}
+    chats: dict[Workflow, int] = {
+        "interactive": section.interactive_chats,
+        "steerability": section.steerability_chats,
+    }
+    for workflow, count in chats.items():
+        if count:
+            batch.add(_chats(section, prompts, workflow, count, inputs, context))
+    patch = patch_rows(batch.pairs, section.patch_pairs_max, batch.rewrites)
+    counts = {
+        "patch": write_table(context.output / "patch.parquet", patch, PATCH),
+        "reviews": write_table(context.output / "reviews.parquet", batch.reviews, REVIEWS),
+        "rewrites": write_table(context.output / "rewrites.parquet", batch.rewrites, REWRITES),
+    }
     for surface in SURFACES:
-        side = [row for row in rows if row["surface"] == surface]
+        side = [row for row in batch.pairs if row["surface"] == surface]
         counts[surface] = write_table(context.output / f"pairs_{surface}.parquet", side, PAIRS)
-    return StageOutput("pairs", counts, _metrics(rows, dropped))
+    return StageOutput("pairs", counts, _metrics(batch, section) | {"targeted_prompts": targeted})
+
+
+def _source(
+    section: AnnotationSection, workflow: Workflow, context: StageContext
+) -> AnnotationSource:
+    """The source of one workflow; people's tools get a folder a batch and workflow."""
+    root = context.plan.parsed_recipe().execution.annotation_exchange
+    ref = context.stage.ref
+    folder = Path(root) / ref.flywheel / f"{ref.stage}-{ref.key}" / workflow if root else None
+    return annotation_source(section.source, section.num_annotators, folder)
+
+
+def _batch(
+    section: AnnotationSection, prompts: Prompts, production: Path, seed: int
+) -> tuple[Prompts, dict[str, int]]:
+    """The batch's prompts, surface by surface, and how many each failure chose (§3.3.4)."""
+    if section.prompts_per_surface_max is None and not section.targeted_share:
+        return prompts, {}
+    weights = failure_weights(production)
+    judge = judge_named(section.judge)
+    rows: list[dict[str, Any]] = []
+    targeted: dict[str, int] = {}
+    for surface in SURFACES:
+        side = prompts.of(surface).rows
+        failing = failing_rows(side, judge) if weights and section.targeted_share else {}
+        size = section.prompts_per_surface_max or len(side)
+        chosen = choose_batch(len(side), size, section.targeted_share, weights, failing, seed)
+        rows += [side[index] for index in chosen.indices]
+        targeted |= {f"{surface}_{name}": count for name, count in chosen.targeted.items()}
+    return Prompts(rows), targeted
+
+
+def _alternatives(inputs: Mapping[str, Path]) -> list[str]:
+    """The policies that second responses come from, in turn."""
+    return ["production", *sorted(n for n in inputs if n == "base" or n.startswith("pool-"))]
+
+
+def _two_replies(
+    section: AnnotationSection,
+    messages: Sequence[list[Message]],
+    inputs: Mapping[str, Path],
+    context: StageContext,
+    seed: int,
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Production's reply and an alternative to each conversation, and the alternative's policy:
+    one of the pool in turn, or production's rewrite of its own reply."""
+    first = _ask("production", messages, inputs, section, context, seed)
+    others = _alternatives(inputs)
+    prompt = rewriting_prompt(section.rewriting_prompt)
+    policies = alternatives_in_turn(len(messages), others, section.rewrite_share, prompt)
+    second = [""] * len(messages)
+    for position, name in enumerate(others):
+        indices = [index for index, policy in enumerate(policies) if policy == name]
+        asked = [messages[index] for index in indices]
+        said = _ask(name, asked, inputs, section, context, seed + 1 + position)
+        for index, text in zip(indices, said, strict=True):
+            second[index] = text
+        context.progress(position + 1, len(others), "policies sampled")
+    indices = [index for index, policy in enumerate(policies) if policy == prompt.policy]
+    asked = [asking_to_rewrite(messages[index], first[index], prompt) for index in indices]
+    said = _ask("production", asked, inputs, section, context, seed + REWRITE_SEED)
+    for index, text in zip(indices, said, strict=True):
+        second[index] = rewritten_reply(text)
+    return list(zip(first, second, strict=True)), policies
 
 
 def _sampled_pairs(
@@ -70,37 +163,56 @@ def _sampled_pairs(
     inputs: Mapping[str, Path],
     context: StageContext,
 ) -> list[PairDraft]:
-    """One response from production, one from each policy of the pool in turn."""
-    others = ["production", *sorted(n for n in inputs if n == "base" or n.startswith("pool-"))]
-    first = _ask("production", prompts.messages, inputs, section, context, context.seed)
-    second: list[str] = [""] * len(prompts)
-    for position, name in enumerate(others):
-        indices = list(range(position, len(prompts), len(others)))
-        asked = [prompts.messages[index] for index in indices]
-        said = _ask(name, asked, inputs, section, context, context.seed + 1 + position)
-        for index, text in zip(indices, said, strict=True):
-            second[index] = text
-        context.progress(position + 1, len(others), "policies sampled")
+    """One response from production, one from a policy of the pool or a rewrite."""
+    replies, policies = _two_replies(section, prompts.messages, inputs, context, context.seed)
     return [
-        PairDraft(
-            context=_context(row),
-            response_0=first[index],
-            response_1=second[index],
-            policy_0="production",
-            policy_1=others[index % len(others)],
-        )
-        for index, row in enumerate(prompts.rows)
+        PairDraft(_context(row), first, second, "production", policy)
+        for row, (first, second), policy in zip(prompts.rows, replies, policies, strict=True)
     ]
+
+
+def _chats(
+    section: AnnotationSection,
+    prompts: Prompts,
+    workflow: Workflow,
+    count: int,
+    inputs: Mapping[str, Path],
+    context: StageContext,
+) -> LabelledBatch:
+    """Chats with the characters of prompts spread evenly over the internal batch."""
+    rows = prompts.of("internal").rows
+    rows = rows[:: max(1, len(rows) // count)][:count]
+    source = _source(section, workflow, context)
+    seed = context.seed + CHAT_SEED * (1 + (workflow == "steerability"))
+
+    def replies(
+        messages: Sequence[list[Message]], turn: int
+    ) -> tuple[list[tuple[str, str]], list[str]]:
+        return _two_replies(section, messages, inputs, context, seed + 10 * turn)
+
+    held = hold_chats(
+        rows,
+        workflow,
+        section.turns_per_chat,
+        replies,
+        source,
+        chat_partner(source),
+        question_set(section.question_set),
+        context.seed,
+    )
+    return label_finished_chats(held.pairs, held.tasks, held.reviews, workflow, section)
 
 
 def _ask(
     policy: str,
-    messages: list[Any],
+    messages: Sequence[list[Message]],
     inputs: Mapping[str, Path],
     section: AnnotationSection,
     context: StageContext,
     seed: int,
 ) -> list[str]:
+    if not messages:
+        return []
     return answer(context.engines, inputs[policy] / "model", messages, section.sampling, seed)
 
 
@@ -121,13 +233,7 @@ def _rated_pairs(
     asked = [row["messages"] for row in rows]
     said = _ask("production", asked, inputs, section, context, context.seed)
     return [
-        PairDraft(
-            context=_context(row),
-            response_0=row["response"],
-            response_1=text,
-            policy_0="logged",
-            policy_1="production",
-        )
+        PairDraft(_context(row), row["response"], text, "logged", "production")
         for row, text in zip(rows, said, strict=True)
     ]
 
@@ -136,14 +242,20 @@ def _context(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"prompt_id": row["prompt_id"]} | {f.name: row[f.name] for f in CONTEXT_FIELDS}
 
 
-def _metrics(rows: list[dict[str, Any]], dropped: Counter[str]) -> dict[str, Any]:
+def _metrics(batch: LabelledBatch, section: AnnotationSection) -> dict[str, Any]:
+    rows = batch.pairs
+    features = compare_chosen(rows, section.prevalence)
     unanimous = sum(row["target"] in (0.0, 1.0) for row in rows)
     return {
-        "dropped_pairs": dict(sorted(dropped.items())),
+        "dropped_pairs": dict(sorted(batch.dropped.items())),
         "unanimous_share": unanimous / len(rows) if rows else None,
         "production_preferred_share": (
             sum(row["target"] for row in rows) / len(rows) if rows else None
         ),
+        "adjudicated_pairs": sum(bool(row["adjudicated"]) for row in rows),
+        "features_chosen_rejected": summarise_comparisons(features),
+        "flagged_features": [one.feature for one in features if one.flagged],
+        "annotators": batch.agreement,
     }
 
 

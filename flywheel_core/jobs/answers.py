@@ -97,20 +97,36 @@ def read_standards(folder: Path) -> dict[str, Standard]:
     return {name: Standard(**values) for name, values in data.items()}
 
 
+def score_or_nan(
+    engines: DurableEngines,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    responses: Sequence[str],
+) -> Scores:
+    """Raw scores [num_prompts] of a pointwise or signal model; NaN where there is none."""
+    rows = list(zip(prompts, responses, strict=True))
+    scores = engines.scorer().score(model, rows, progress=engines.progress)
+    return np.asarray(scores, dtype=np.float64)
+
+
 def score(
     engines: DurableEngines,
     model: Path,
     prompts: Sequence[list[Message]],
     responses: Sequence[str],
 ) -> Scores:
-    """Raw scores [num_prompts] of a pointwise or signal model."""
-    rows = list(zip(prompts, responses, strict=True))
-    scores = engines.scorer().score(model, rows, progress=engines.progress)
-    if not np.isfinite(scores).all():
+    """`score_or_nan`, where every row must have a score."""
+    return _require_finite(model, score_or_nan(engines, model, prompts, responses))
+
+
+def _require_finite(model: Path, scores: Scores) -> Scores:
+    missing = int((~np.isfinite(scores)).sum())
+    if missing:
         raise InputDataError(
-            f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"
+            f"{model.name} gave no finite score for {missing} of {len(scores)} rows: NaN, or "
+            "longer than execution.engine.max_model_len takes; a comparison with holes is none"
         )
-    return np.asarray(scores, dtype=np.float64)
+    return scores
 
 
 def score_pairs(
@@ -121,15 +137,24 @@ def score_pairs(
     second: Sequence[str],
 ) -> Scores:
     """How much a pairwise model prefers `first`, both orders averaged: antisymmetric [n]."""
+    return _require_finite(model, score_pairs_or_nan(engines, model, prompts, first, second))
+
+
+def score_pairs_or_nan(
+    engines: DurableEngines,
+    model: Path,
+    prompts: Sequence[list[Message]],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> Scores:
+    """`score_pairs`, with NaN where either order has no score."""
     forward = list(zip(prompts, first, second, strict=True))
     backward = list(zip(prompts, second, first, strict=True))
-    scores = engines.scorer().score(model, forward + backward, progress=engines.progress)
-    if not np.isfinite(scores).all():
-        raise InputDataError(
-            f"{model.name} gave {int((~np.isfinite(scores)).sum())} non-finite scores"
-        )
+    scored = engines.scorer().score(model, forward + backward, progress=engines.progress)
+    scores = np.asarray(scored, dtype=np.float64)
     count = len(forward)
-    return np.asarray(scores[:count] - scores[count:], dtype=np.float64) / 2
+    difference: Scores = (scores[:count] - scores[count:]) / 2
+    return difference
 
 
 class WinRateProbe:

@@ -35,6 +35,7 @@ from flywheel_core.engines.pool import EnginePool
 from flywheel_core.jobs.failures import report_failure
 from flywheel_core.jobs.fence import Fence
 from flywheel_core.plan import PinnedPlan, PlannedStage, load_plan
+from flywheel_core.release.fitness import MARK, inherited_marks
 from flywheel_core.stages import MODULES_VARIABLE, trusted_module
 from flywheel_core.store import Store, open_store
 from flywheel_core.training.config import LaunchConfig
@@ -77,11 +78,15 @@ class LineProgress:
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What a stage says about the files it wrote; the manifest records it."""
+    """What a stage says about the files it wrote; the manifest records it.
+
+    `unfit_for_release` says why nothing made from them may be released; empty where it may.
+    """
 
     kind: str
     row_counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    unfit_for_release: str = ""
 
 
 @dataclass
@@ -89,7 +94,8 @@ class StageContext:
     """Where a stage runs.
 
     `output` becomes the artifact. `work` survives a failed try: shards and checkpoints with
-    their completion marks go there, and it is removed after the commit.
+    their completion marks go there, and it is removed after the commit. `unfit_for_release` are
+    the marks of the inputs: why nothing made from them may be released.
     """
 
     plan: PinnedPlan
@@ -99,6 +105,7 @@ class StageContext:
     engines: DurableEngines
     launch: LaunchConfig
     progress: Progress
+    unfit_for_release: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -146,7 +153,10 @@ def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) ->
     work = site.work_folder(stage)
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     engines = DurableEngines(site.engines, work / "answers", site.progress)
-    context = StageContext(plan, stage, attempt.folder, work, engines, site.launch, site.progress)
+    marks = inherited_marks(read_manifest(site.store, ref) for ref in stage.inputs.values())
+    context = StageContext(
+        plan, stage, attempt.folder, work, engines, site.launch, site.progress, marks
+    )
     allowed = os.environ.get(MODULES_VARIABLE, "")
     module = importlib.import_module(trusted_module(stage.name, stage.module, allowed))
     run: Callable[..., StageOutput] = module.run
@@ -160,7 +170,7 @@ def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) ->
         kind=output.kind,
         stage_version=stage.version,
         row_counts=output.row_counts,
-        metrics=output.metrics,
+        metrics=_marked(output, marks),
         config=stage.config,
         inputs=_input_records(site.store, stage),
         seed=stage.seed,
@@ -168,6 +178,12 @@ def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) ->
     )
     shutil.rmtree(work, ignore_errors=True)
     return manifest
+
+
+def _marked(output: StageOutput, inherited: tuple[str, ...]) -> dict[str, Any]:
+    """The stage's metrics, with its own marks and its inputs' where there are any."""
+    marks = sorted({*inherited, output.unfit_for_release} - {""})
+    return output.metrics | ({MARK: marks} if marks else {})
 
 
 def publish(source: Path, target: Path) -> None:

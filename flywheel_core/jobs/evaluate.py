@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_core.artifacts import folder_model_digest
+from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.evaluation.comparison import Checkpoint, choose_checkpoint, win_rate_cell
 from flywheel_core.evaluation.features import feature_means
 from flywheel_core.evaluation.judging import Judged, judge_named, summarise
@@ -69,6 +70,9 @@ class Side:
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     section = config.evaluation
+    require_same_tokenizer(
+        inputs["production"] / "model", reward_models(inputs["reward_models"], "")
+    )
     chosen, on_offer, said_by_stage = _select(section, inputs, context)
     publish(on_offer[chosen.name], context.output / "model")
     prompts = read_prompts(inputs["curate"], "gate")
@@ -185,7 +189,7 @@ def _side(
     responses = [completion.text for completion in completions]
     lengths = [completion.num_tokens for completion in completions]
     judged = judge_named(section.judge).judge(prompts.rows, responses)
-    return Side(responses, judged, feature_means(responses, lengths))
+    return Side(responses, judged, feature_means(responses, lengths, prompts.messages))
 
 
 def _matrix(
@@ -249,6 +253,7 @@ def _gate_metrics(
             num_responses=len(prompts), candidate=new.features, production=old.features
         ),
         data=_data_evidence(curated),
+        unfit_for_release=context.unfit_for_release,
     )
 
 

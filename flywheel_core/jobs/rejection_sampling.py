@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from flywheel_core.curation.config import LintRule
+from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_training_rows
+from flywheel_core.engines.checkpoint import require_same_tokenizer
+from flywheel_core.errors import ConfigError
 from flywheel_core.evaluation.features import feature_means
+from flywheel_core.evaluation.prevalence import (
+    compare_accepted,
+    summarise_comparisons,
+)
 from flywheel_core.jobs.answers import (
     Prompts,
     Scores,
@@ -14,21 +22,26 @@ from flywheel_core.jobs.answers import (
     read_prompts,
     read_standards,
     reward_models,
-    score,
+    score_or_nan,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import RejectionSection, Section
 from flywheel_core.records import TRAINING_ROWS, write_table
-from flywheel_core.sampling.rejection import accept_best, composite, route
+from flywheel_core.sampling.rejection import accept_best, composite, require_scored, route
 
 
 class Config(Section):
     rejection_sampling: RejectionSection
+    lint: tuple[LintRule, ...] = ()
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes `training.parquet`: accepted samples, and a share of the base model's own data."""
+    """Writes `training.parquet`: accepted samples, and a share of the base model's own data; and
+    where the recipe asks for the linter, its edits to them."""
     section = config.rejection_sampling
+    require_same_tokenizer(
+        inputs["production"] / "model", reward_models(inputs["reward_models"], "")
+    )
     prompts = read_prompts(inputs["curate"], "reject")
     policies = {"production": inputs["production"] / "model"} | {
         name: folder / "model"
@@ -38,6 +51,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     routed = route(len(prompts), list(policies), section.pool_share, context.seed)
     candidates = _candidates(section, prompts, policies, routed, context)
     scores = _scores(section, inputs["reward_models"], prompts, candidates, context)
+    unscored = require_scored(scores, section.unscored_share_max)
     accepted = accept_best(scores, section.threshold_sd)
     rows: list[dict[str, Any]] = [
         {
@@ -48,8 +62,14 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         for best in accepted
     ]
     rows += _base_rows(section, prompts, inputs["base"] / "model", len(rows), context)
+    told: dict[str, Any] = {}
+    if config.lint:
+        linted = lint_training_rows(rows, config.lint)
+        rows, told = linted.rows, {"lint": linted.report}
+        write_table(context.output / LINT_FILE, linted.edits, LINT_EDITS)
     write_table(context.output / "training.parquet", rows, TRAINING_ROWS)
     taken = {(best.prompt_index, best.candidate_index) for best in accepted}
+    compared = compare_accepted(prompts.messages, candidates, taken)
     rejected = [
         text
         for row, texts in enumerate(candidates)
@@ -61,6 +81,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         row_counts={
             "prompts": len(prompts),
             "candidates": sum(map(len, candidates)),
+            "unscored": unscored,
             "accepted": len(accepted),
             "base": len(rows) - len(accepted),
             **{f"routed_to_{name}": routed.count(name) for name in policies},
@@ -68,7 +89,9 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         metrics={
             "features_accepted": feature_means([row["response"] for row in rows[: len(accepted)]]),
             "features_rejected": feature_means(rejected),
+            "features_accepted_rejected": summarise_comparisons(compared),
             "mean_score_accepted": float(np.mean([best.score for best in accepted])),
+            **told,
         },
     )
 
@@ -114,15 +137,26 @@ def _scores(
     ]
     flat = [text for texts in candidates for text in texts]
     standards = read_standards(rewards)
-    preference = {
-        name: score(context.engines, model, flat_prompts, flat)
-        for name, model in reward_models(rewards, "pointwise_").items()
+    found = {
+        prefix: {
+            name: score_or_nan(context.engines, model, flat_prompts, flat)
+            for name, model in reward_models(rewards, prefix).items()
+            if section.weight_of(name)
+        }
+        for prefix in ("pointwise_", "signal_")
     }
-    signals = {
-        name: score(context.engines, model, flat_prompts, flat)
-        for name, model in reward_models(rewards, "signal_").items()
-    }
-    total = composite(preference, signals, standards, section.signal_weight)
+    weights = {name: section.weight_of(name) for names in found.values() for name in names}
+    if not found["pointwise_"]:
+        raise ConfigError(
+            f"rejection_sampling.preference_weights {section.preference_weights}: no preference "
+            "model counts, and signals alone may not choose; give one a weight above 0"
+        )
+    total = composite(found["pointwise_"], found["signal_"], standards, weights)
+    print(
+        "composite reward: "
+        + ", ".join(f"{name} x {weight:g}" for name, weight in sorted(weights.items())),
+        flush=True,
+    )
     return total.reshape(len(candidates), section.num_candidates)
 
 

@@ -1,30 +1,41 @@
 """Pre-herding (§2.3): every reward model of the climb, in one launch.
 
-One pointwise model from the internal batch and one from the user batch, a pairwise one from the
-user batch, and the user-signal models. A surface without pairs has no model, and the gates will
-say that its evidence is missing.
+One pointwise model from internal batches and one from user batches, a pairwise one from user
+batches, and the user-signal models. Preference models start from the base every time and learn
+from all batches so far, as §3.4's do; the ledger says what each has gained and lost. A surface
+without pairs has no model, and the gates will say that its evidence is missing. Every signal model
+is reported on with its calibration and the four biases of §3.5.5, because they are why signals
+rank rejection samples and never guide RL.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import is_held_out
-from flywheel_core.erasure.users import Erasures, of_inputs, without_erased
+from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
-from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score
+from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score_or_nan
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
+from flywheel_core.jobs.preference_batches import Batch, read_batches
+from flywheel_core.jobs.reward_ledger import write_ledger
 from flywheel_core.recipe import RewardModelsSection, Section
-from flywheel_core.records import PAIRS, TRAFFIC, read_table
+from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
+from flywheel_core.rewards.ledger import summary
+from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
+from flywheel_core.stages import SIGNAL_BASE
 from flywheel_core.training.config import RewardModelConfig
 from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 
+SIGNALS_FILE = "signals.json"
+PAIRWISE = "pairwise_user"
 MIN_PAIRS = 50
 MIN_SIGNAL_ROWS = 200
 NUM_STANDARD_ROWS = 600
@@ -36,12 +47,20 @@ class Config(Section):
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes a folder for each model, and `standards.json` with its scores on traffic."""
+    """Writes a folder for each model, `standards.json` with its scores on traffic, `signals.json`
+    and the ledger."""
     section = config.reward_models
     erasures = of_inputs(inputs)
     traffic = without_erased(read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC), erasures)
-    specs = _preference_specs(section, inputs["annotate"], context.work, erasures)
-    specs += _signal_specs(section, traffic, context.work)
+    batches = {
+        surface: read_batches(inputs, context.plan.generation, surface, erasures)
+        for surface in SURFACES
+    }
+    specs = _preference_specs(section, batches, context.work)
+    start = inputs[SIGNAL_BASE] / "model" if SIGNAL_BASE in inputs else None
+    specs += [
+        replace(spec, model_dir=start) for spec in _signal_specs(section, traffic, context.work)
+    ]
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
             f"no surface has {MIN_PAIRS} annotated pairs, so no preference model can be trained; "
@@ -56,25 +75,48 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     for spec in specs:
         publish(result.model_dirs[spec.name], context.output / spec.name)
     _write_standards([spec.name for spec in specs], traffic, context)
+    signals = _report_signals(specs, context)
+    surface_of = {**{name: surface for surface, name in POINTWISE.items()}, PAIRWISE: "user"}
+    ledger = write_ledger(
+        {spec.name: batches[surface_of[spec.name]] for spec in specs if spec.name in surface_of},
+        inputs,
+        context,
+    )
     return StageOutput(
         "reward_models",
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
-        {"models": result.reports},
+        {
+            "models": result.reports,
+            "ledger": summary(ledger),
+            "signals": {
+                name: {key: report[key] for key in ("auc", "ece", "base_rate", "summary")}
+                for name, report in signals.items()
+            },
+            "signals_without_model": [
+                signal for signal in section.signals if PREFIX + signal not in signals
+            ],
+        },
     )
 
 
 def _preference_specs(
-    section: RewardModelsSection, annotated: Path, work: Path, erasures: Erasures
+    section: RewardModelsSection, batches: Mapping[Surface, Sequence[Batch]], work: Path
 ) -> list[RewardModelSpec]:
     specs = []
     for surface, name in POINTWISE.items():
-        table = without_erased(read_table(annotated / f"pairs_{surface}.parquet", PAIRS), erasures)
+        table = _training_table(section, batches[surface])
         if table.num_rows >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
-    user = without_erased(read_table(annotated / "pairs_user.parquet", PAIRS), erasures)
-    if user.num_rows >= MIN_PAIRS:
-        specs.append(_spec("pairwise_user", section.pairwise, user, work))
+            if surface == "user":
+                specs.append(_spec(PAIRWISE, section.pairwise, table, work))
     return specs
+
+
+def _training_table(section: RewardModelsSection, batches: Sequence[Batch]) -> pa.Table:
+    """This generation's pairs, and those of the earlier ones that the recipe takes."""
+    most = section.earlier_batches_max
+    taken = batches if most is None else batches[-(most + 1) :]
+    return pa.concat_tables([batch.training(section.reviews) for batch in taken])
 
 
 def _signal_specs(
@@ -93,7 +135,7 @@ def _signal_specs(
             step = max(1, known.num_rows // section.signal_rows_max)
             known = known.take(list(range(0, known.num_rows, step)))
             known = known.append_column("label", known.column(signal).cast(pa.float32()))
-            specs.append(_spec(f"signal_{signal}", section.signal, known, work))
+            specs.append(_spec(PREFIX + signal, section.signal, known, work))
     return specs
 
 
@@ -108,6 +150,36 @@ def _spec(name: str, config: RewardModelConfig, table: pa.Table, work: Path) -> 
     )
 
 
+def _report_signals(
+    specs: Sequence[RewardModelSpec], context: StageContext
+) -> dict[str, dict[str, Any]]:
+    """Writes `signals.json`: calibration and biases of each signal model on held-out turns."""
+    judges = [
+        POINTWISE[surface]
+        for surface in ("user", "internal")  # the users' own model first
+        if (context.output / POINTWISE[surface]).is_dir()
+    ]
+    reports = {}
+    for spec in specs:
+        if not spec.name.startswith(PREFIX):
+            continue
+        rows = read_table(spec.held_out_path).to_pylist()
+        messages, responses = [row["messages"] for row in rows], [row["response"] for row in rows]
+        scores = {
+            name: score_or_nan(context.engines, context.output / name, messages, responses)
+            for name in (spec.name, judges[0])
+        }
+        reports[spec.name] = report_signal(
+            spec.name.removeprefix(PREFIX),
+            rows,
+            scores[spec.name],
+            base_rates(read_table(spec.train_path).to_pylist()),
+            quality=scores[judges[0]],
+        )
+    (context.output / SIGNALS_FILE).write_text(json.dumps(reports, indent=1, sort_keys=True))
+    return reports
+
+
 def _write_standards(names: list[str], traffic: pa.Table, context: StageContext) -> None:
     """Each pointwise and signal model's mean and SD on what production said in traffic."""
     rows = traffic.to_pylist()
@@ -117,7 +189,9 @@ def _write_standards(names: list[str], traffic: pa.Table, context: StageContext)
     responses = [row["response"] for row in sample]
     standards = {
         name: asdict(
-            Standard.of(score(context.engines, context.output / name, messages, responses))
+            Standard.of_finite(
+                score_or_nan(context.engines, context.output / name, messages, responses)
+            )
         )
         for name in sorted(names)
         if not name.startswith("pairwise_")

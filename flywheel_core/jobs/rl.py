@@ -1,13 +1,16 @@
 """Online RL (§2.4.3): GRPO on near-policy prompts, stopped at the win-rate target.
 
-The pointwise preference models guide it. User-signal models never do (§3.5.5).
+The pointwise preference models guide it. User-signal models do not (§3.5.5), unless a study puts
+them in by name: its policy is then marked unfit for release.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import model_validator
 
+from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.jobs.answers import (
     POINTWISE,
     answer,
@@ -18,6 +21,7 @@ from flywheel_core.jobs.answers import (
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
 from flywheel_core.recipe import EvaluationSection, Section
 from flywheel_core.records import MESSAGES, PROMPTS, write_table
+from flywheel_core.studies import StudySection, check_rl_rewards, signals_in, why_unfit
 from flywheel_core.training.grpo import run_grpo
 from flywheel_core.training.grpo_config import GrpoConfig
 
@@ -34,11 +38,21 @@ STOP_PROMPTS = pa.schema(
 class Config(Section):
     rl: GrpoConfig
     evaluation: EvaluationSection
+    study: StudySection | None = None
+
+    @model_validator(mode="after")
+    def _rewards_are_the_papers(self) -> "Config":
+        check_rl_rewards(self.rl.reward_weights, self.study)
+        return self
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     """Writes the final policy as `model/`, and the last ones on the way as checkpoints."""
     models = reward_models(inputs["reward_models"], "pointwise_")
+    studied = signals_in(config.rl.reward_weights)
+    trained = reward_models(inputs["reward_models"], "signal_")
+    models |= {name: trained[name] for name in studied if name in trained}
+    require_same_tokenizer(inputs["dpo"] / "model", models)
     standards = read_standards(inputs["reward_models"])
     inline = context.launch.mode == "inline"
     result = run_grpo(
@@ -52,7 +66,8 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         engine=context.engines.config,
         engines=context.engines.pool if inline else None,
         standards={name: standards[name] for name in models},
-        surface_of={model: surface for surface, model in POINTWISE.items() if model in models},
+        surface_of={model: surface for surface, model in POINTWISE.items() if model in models}
+        | {name: "user" for name in studied},
         stop_sampling=config.evaluation.sampling,
     )
     publish(result.model_dir, context.output / "model")
@@ -72,6 +87,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
             "stop_win_rates": result.checkpoints[-1].win_rates,
             "num_nan_logprobs": result.num_nan_logprobs,
         },
+        unfit_for_release=why_unfit(config.study) if config.study else "",
     )
 
 

@@ -14,6 +14,7 @@ from flywheel_core.artifacts import (
 from flywheel_core.errors import ArtifactCorrupt
 from flywheel_core.plan import PinnedPlan, plan_path
 from flywheel_core.release.decision import Decision, DigestMismatch, PlanMismatch
+from flywheel_core.release.fitness import require_fit
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.policy import ReleasePolicy, policy_digest
 from flywheel_core.release.verdict import Verdict
@@ -44,6 +45,7 @@ def plan_digest(plan: PinnedPlan) -> str:
 def build_case(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Case:
     """Work the verdicts out again from the evaluation; an edited artifact is refused."""
     _check_plan(plan)
+    require_fit(store, plan)
     evaluate = plan.stage("evaluate").ref
     _verify_model(store, evaluate)
     candidate = model_digest(read_manifest(store, evaluate))

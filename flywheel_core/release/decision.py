@@ -18,6 +18,7 @@ through every condition and raises the first that fails, each as its own excepti
     ├── UnprovenRecord         the pointer names the candidate, but no approval put it there
     ├── ExperimentOpen         another experiment is running
     ├── ReleasesFrozen         the freeze switch is on
+    ├── UnfitForRelease        a study made the candidate: see release/fitness.py
     └── WaiverRefused          see release/waivers.py
 """
 

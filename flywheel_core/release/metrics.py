@@ -175,7 +175,8 @@ class BenchmarkScore(EvidenceRecord):
 class ArtifactFeatures(EvidenceRecord):
     """Means of style features over the same prompts, in each feature's own unit.
 
-    Names by convention: `length_tokens`, `emoji_count`, and shares in 0..1 that end in `_share`.
+    Names are those of the registry (`evaluation.features.FEATURES`), where shares in 0..1 end in
+    `_share`, and `length_tokens`. A policy may band any of them.
     """
 
     num_responses: Number
@@ -208,7 +209,10 @@ class DataEvidence(EvidenceRecord):
 
 
 class GateMetrics(EvidenceRecord):
-    """Everything the gates may rest on. `candidate` and `parent` are model digests."""
+    """Everything the gates may rest on. `candidate` and `parent` are model digests.
+
+    `unfit_for_release` names the studies that the candidate comes from: none may be released.
+    """
 
     schema_version: Literal[1] = METRICS_SCHEMA_VERSION
     candidate: Name
@@ -219,6 +223,7 @@ class GateMetrics(EvidenceRecord):
     benchmarks: tuple[BenchmarkScore, ...] = ()
     artifacts: ArtifactFeatures | None = None
     data: DataEvidence | None = None
+    unfit_for_release: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> "GateMetrics":
@@ -242,8 +247,12 @@ class GateMetrics(EvidenceRecord):
 
     @property
     def digest(self) -> str:
-        """Digest of the whole document; every verdict carries it."""
-        return digest_of(self.model_dump(mode="json"))
+        """Digest of the whole document; every verdict carries it.
+
+        A document without a mark has the digest it had before there were marks.
+        """
+        unmarked = set() if self.unfit_for_release else {"unfit_for_release"}
+        return digest_of(self.model_dump(mode="json", exclude=unmarked))
 
 
 def load_metrics(path: str | Path) -> GateMetrics:

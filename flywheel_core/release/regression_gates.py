@@ -169,7 +169,10 @@ def band_limits(band: ArtifactBand, production: float) -> tuple[float, float | N
 
 
 def data(metrics: GateMetrics, policy: ReleasePolicy) -> Finding:
-    """Disjoint training and evaluation, disjoint prompt sets, enough near-policy prompts."""
+    """Disjoint training and evaluation, disjoint prompt sets, enough near-policy prompts; and
+    nothing that a study made."""
+    if metrics.unfit_for_release:
+        return _studied(metrics.unfit_for_release)
     found = metrics.data
     if found is None:
         return _insufficient("The data's make-up was not recorded; run the data checks.")
@@ -202,6 +205,14 @@ def data(metrics: GateMetrics, policy: ReleasePolicy) -> Finding:
     near = "no user traffic yet" if share is None else f"{percent(share)} near-policy prompts"
     good = f"Training, evaluation and the three prompt sets are disjoint; {near}."
     return combine(findings, good, evidence)
+
+
+def _studied(marks: tuple[str, ...]) -> Finding:
+    reason = (
+        f"The candidate comes from {', '.join(marks)}: what a study makes is never released; run "
+        "a climb without the recipe's study section."
+    )
+    return Finding(outcome="block", reason=reason, evidence={"unfit_for_release": ", ".join(marks)})
 
 
 def _overlap(what: str, count: int | None) -> list[Finding]:

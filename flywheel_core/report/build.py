@@ -21,6 +21,7 @@ from flywheel_core.pointers import Pointer
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.metrics import parse_metrics
 from flywheel_core.release.policy import ReleasePolicy
+from flywheel_core.report.annotation import summarise_annotation
 from flywheel_core.report.model import (
     DataCount,
     Decision,
@@ -29,11 +30,13 @@ from flywheel_core.report.model import (
     HiddenEffect,
     LineageRow,
     SideBySide,
+    SignalSummary,
     StageMean,
     StageTiming,
     Turn,
 )
 from flywheel_core.report.render import render_report
+from flywheel_core.rewards.ledger import LEDGER_FILE, Ledger
 from flywheel_core.store import Store, checked_path
 
 FEATURE_LABELS: Mapping[str, tuple[str, str]] = {
@@ -119,8 +122,11 @@ def build_report(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Gener
         verdicts=tuple(run_gates(metrics, policy)),
         decision=_decision(store, plan),
         feature_shifts=_feature_shifts(details["features_by_stage"]),
+        annotation=summarise_annotation(manifests),
         conversations=tuple(_conversation(row) for row in details["side_by_side"]),
         hidden_effect=_hidden_effect(details["true_effect"]),
+        ledger=_ledger(store, manifests.get("reward_models")),
+        signals=_signals(manifests.get("reward_models")),
         data_counts=_data_counts(manifests),
         lineage=_lineage(store, plan, manifests),
         timings=tuple(
@@ -181,6 +187,25 @@ def _hidden_effect(effect: Mapping[str, Any] | None) -> HiddenEffect | None:
     if effect is None:
         return None
     return HiddenEffect(**{name: Interval.model_validate(value) for name, value in effect.items()})
+
+
+def _ledger(store: Store, rewards: Manifest | None) -> Ledger | None:
+    """The ledger beside the reward models; those of older flywheels have none."""
+    if rewards is None or LEDGER_FILE not in {entry.name for entry in rewards.files}:
+        return None
+    return Ledger.model_validate_json(read_file(store, rewards.ref, LEDGER_FILE))
+
+
+def _signals(rewards: Manifest | None) -> tuple[SignalSummary, ...]:
+    found = rewards.metrics.get("signals", {}) if rewards is not None else {}
+    return tuple(
+        SignalSummary(
+            name=name,
+            biases=values["summary"],
+            **{field: values[field] for field in ("auc", "ece", "base_rate")},
+        )
+        for name, values in sorted(found.items())
+    )
 
 
 def _data_counts(manifests: Mapping[str, Manifest]) -> tuple[DataCount, ...]:

@@ -13,6 +13,7 @@ from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.release.metrics import GateMetrics
 from flywheel_core.release.policy import ReleasePolicy
 from flywheel_core.release.verdict import Verdict
+from flywheel_core.rewards.ledger import Ledger
 
 REPORT_SCHEMA_VERSION: Literal[1] = 1
 MAX_CONVERSATIONS = 8
@@ -68,6 +69,40 @@ class SideBySide(ReportRecord):
     candidate_reward: float | None = None
 
 
+class AgreementRow(ReportRecord):
+    """How far annotators agree on one question of one workflow; null where it cannot be told."""
+
+    workflow: str
+    question: str
+    num_tasks: int = Field(ge=0)
+    alpha: float | None
+    kappa: float | None
+    share_unanimous: float | None
+
+
+class FeatureContrast(ReportRecord):
+    """A flagged artifact feature: its mean on both sides, as `evaluation.prevalence` has it."""
+
+    feature: str
+    sides: str
+    first_mean: float
+    second_mean: float
+    effect_size: float | None
+    q_value: float
+    num_prompts: int = Field(ge=0)
+
+
+class AnnotationSummary(ReportRecord):
+    """The labels behind the reward models: agreement, who drifts, what was dropped by reason."""
+
+    agreement: tuple[AgreementRow, ...]
+    drifting: tuple[str, ...] = ()
+    dropped: dict[str, int] = Field(default_factory=dict)
+    remarks: dict[str, int] = Field(default_factory=dict)
+    targeted: dict[str, int] = Field(default_factory=dict)
+    contrasts: tuple[FeatureContrast, ...] = ()
+
+
 class HiddenEffect(ReportRecord):
     """The true effect, known only in the simulated world and never shown to a gate."""
 
@@ -115,6 +150,16 @@ class StageTiming(ReportRecord):
     reused: bool = False
 
 
+class SignalSummary(ReportRecord):
+    """One user-signal model on held-out turns; `biases` are phrases by the name of the bias."""
+
+    name: str
+    auc: float | None
+    ece: float | None
+    base_rate: float | None
+    biases: dict[str, str]
+
+
 class GenerationReport(ReportRecord):
     """One generation, from its verdict down to its timings."""
 
@@ -129,8 +174,11 @@ class GenerationReport(ReportRecord):
     verdicts: tuple[Verdict, ...]
     decision: Decision | None = None
     feature_shifts: tuple[FeatureShift, ...] = ()
+    annotation: AnnotationSummary | None = None
     conversations: tuple[SideBySide, ...] = Field(default=(), max_length=MAX_CONVERSATIONS)
     hidden_effect: HiddenEffect | None = None
+    ledger: Ledger | None = None
+    signals: tuple[SignalSummary, ...] = ()
     data_counts: tuple[DataCount, ...] = ()
     lineage: tuple[LineageRow, ...] = ()
     timings: tuple[StageTiming, ...] = ()

@@ -4,11 +4,11 @@ No script and no request leave the page: style and charts are inline, and a cont
 policy in the page forbids the rest, whatever a model wrote into a conversation.
 """
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from flywheel_core.release.gates import GATES, missing_gates, overall
 from flywheel_core.release.verdict import BLOCKING, Outcome, percent
 from flywheel_core.report import charts
+from flywheel_core.report.environment import environment
+from flywheel_core.report.ledger_chart import render_ledger
 from flywheel_core.report.model import GenerationReport
 
 HEADLINES: dict[Outcome, str] = {
@@ -30,6 +30,7 @@ def render_report(report: GenerationReport) -> str:
     """The page as text; write it as UTF-8."""
     outcome = overall(report.verdicts)
     bands = report.policy.thresholds.artifacts.bands
+<<<<<<< HEAD
     return (
         environment()
         .get_template("generation.html.jinja")
@@ -51,6 +52,26 @@ def render_report(report: GenerationReport) -> str:
             bars=charts.timing_bars(report.timings),
             total_s=charts.duration(sum(timing.wall_s for timing in report.timings)),
         )
+=======
+    templates = environment()
+    templates.filters["evidence"] = lambda pair: evidence_text(*pair)
+    return templates.get_template("generation.html.jinja").render(
+        report=report,
+        outcome=outcome,
+        headline=HEADLINES[outcome],
+        summary=_summary(report),
+        stopped=outcome in BLOCKING,
+        verdicts=sorted(report.verdicts, key=lambda v: list(GATES).index(v.gate)),
+        missing=missing_gates(report.verdicts),
+        outcome_words=OUTCOME_WORDS,
+        matrix=charts.matrix_chart(report.metrics, report.policy.thresholds.rm_win_rate),
+        rule=report.policy.thresholds.rm_win_rate,
+        features=[charts.feature_chart(s, bands.get(s.feature)) for s in report.feature_shifts],
+        effect=None if report.hidden_effect is None else charts.effect_chart(report.hidden_effect),
+        ledger_svg=report.ledger and render_ledger(report.ledger, standalone=False),
+        bars=charts.timing_bars(report.timings),
+        total_s=charts.duration(sum(timing.wall_s for timing in report.timings)),
+>>>>>>> main
     )
 
 
@@ -80,6 +101,7 @@ def evidence_text(name: str, value: int | float | str | bool | None) -> str:
             return percent(value)
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return value
+<<<<<<< HEAD
 
 
 def environment() -> Environment:
@@ -93,3 +115,5 @@ def environment() -> Environment:
     )
     environment.filters["evidence"] = lambda pair: evidence_text(*pair)
     return environment
+=======
+>>>>>>> main

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flywheel_core.errors import ConfigError, InputDataError
+
 Scores = npt.NDArray[np.float64]
 
 
@@ -30,6 +32,12 @@ class Standard:
             raise ValueError(f"need at least 2 finite scores to standardise, got {values.size}")
         return Standard(float(values.mean()), float(max(values.std(ddof=1), 1e-6)))
 
+    @staticmethod
+    def of_finite(scores: npt.ArrayLike) -> "Standard":
+        """Over the rows that have a score."""
+        values = np.asarray(scores, dtype=np.float64)
+        return Standard.of(values[np.isfinite(values)])
+
     def apply(self, scores: npt.ArrayLike) -> Scores:
         return np.asarray((np.asarray(scores, dtype=np.float64) - self.mean) / self.sd)
 
@@ -49,15 +57,30 @@ def composite(
     preference: Mapping[str, npt.ArrayLike],
     signals: Mapping[str, npt.ArrayLike],
     standards: Mapping[str, Standard],
-    signal_weight: float,
+    weights: Mapping[str, float],
 ) -> Scores:
-    """The ranking score of rejection sampling (§2.3): mean standardised preference score, plus
-    `signal_weight` times each standardised signal logit. For ranking only, never for RL (§3.5.5).
+    """The ranking score of rejection sampling (§2.3) [n]: the weighted mean of the standardised
+    preference scores, plus each standardised signal logit times its weight.
+
+    `weights` has every model. The preference weights are made to sum to 1; a signal's is as it
+    stands, and negative where the signal is bad news. NaN where any model that counts gave none.
+    For ranking only, never for RL (§3.5.5).
     """
-    parts = [standards[name].apply(scores) for name, scores in sorted(preference.items())]
-    total: Scores = np.mean(parts, axis=0)
-    for name, scores in sorted(signals.items()):
-        total = total + signal_weight * standards[name].apply(scores)
+    given = {name: weights[name] for name in sorted(preference)}
+    sum_of_weights = sum(given.values())
+    if sum_of_weights <= 0 or min(given.values()) < 0:
+        raise ConfigError(
+            f"rejection_sampling.preference_weights {given}: must be 0 or more, with a sum above 0"
+        )
+    scaled = {name: weight / sum_of_weights for name, weight in given.items()}
+    scaled |= {name: weights[name] for name in signals}
+    both = {**preference, **signals}
+    parts = [
+        scaled[name] * standards[name].apply(scores)
+        for name, scores in sorted(both.items())
+        if scaled[name]
+    ]
+    total: Scores = np.sum(parts, axis=0)
     return total
 
 
@@ -71,12 +94,30 @@ class Accepted:
 
 
 def accept_best(scores: Scores, threshold: float) -> list[Accepted]:
-    """`scores` [num_prompts, k] → the best candidate of each prompt with r_max ≥ τ."""
-    if scores.ndim != 2 or not np.isfinite(scores).all():
-        raise ValueError(f"scores must be finite with shape [num_prompts, k], got {scores.shape}")
-    best = scores.argmax(axis=1)
+    """`scores` [num_prompts, k] → the best candidate of each prompt with r_max ≥ τ.
+
+    A score that is no finite number is no score: it never wins, and a prompt without any is not
+    in the result.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores must have shape [num_prompts, k], got {scores.shape}")
+    ranked = np.where(np.isfinite(scores), scores, -np.inf)
+    best = ranked.argmax(axis=1)
     return [
-        Accepted(row, int(column), float(scores[row, column]))
+        Accepted(row, int(column), float(ranked[row, column]))
         for row, column in enumerate(best)
-        if scores[row, column] >= threshold
+        if np.isfinite(ranked[row, column]) and ranked[row, column] >= threshold
     ]
+
+
+def require_scored(scores: Scores, unscored_share_max: float) -> int:
+    """How many candidates got no score; too many of them are a fault, not bad luck."""
+    unscored = int((~np.isfinite(scores)).sum())
+    if unscored > unscored_share_max * scores.size:
+        raise InputDataError(
+            f"{unscored} of {scores.size} candidates got no finite score (NaN, or longer than the "
+            f"engine takes); at most {unscored_share_max:.0%} may: look at the reward models' "
+            "training metrics, raise execution.engine.max_model_len, or filter long conversations "
+            "in curation"
+        )
+    return unscored

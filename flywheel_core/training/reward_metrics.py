@@ -4,6 +4,7 @@ Logits are raw; targets are shares of votes or labels, in [0, 1]. `None` means t
 not say (no decided pair, one class only).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,14 +65,49 @@ def area_under_curve(logits: Floats, labels: Floats) -> float | None:
     return above / (num_positive * num_negative)
 
 
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows whose predicted probability lies in [lower, upper): their mean prediction, and the
+    share that was positive."""
+
+    lower: float
+    upper: float
+    count: int
+    mean_predicted: float
+    observed: float
+
+
+def reliability(logits: Floats, labels: Floats, num_bins: int = 10) -> list[ReliabilityBin]:
+    """The reliability diagram: equal-width bins of the predicted probability, empty ones left
+    out."""
+    chances = sigmoid(logits)
+    index = np.minimum((chances * num_bins).astype(int), num_bins - 1)
+    return [
+        ReliabilityBin(
+            lower=number / num_bins,
+            upper=(number + 1) / num_bins,
+            count=int((index == number).sum()),
+            mean_predicted=float(chances[index == number].mean()),
+            observed=float(labels[index == number].mean()),
+        )
+        for number in sorted(set(index.tolist()))
+    ]
+
+
 def calibration_error(logits: Floats, labels: Floats, num_bins: int = 10) -> float | None:
-    """Expected calibration error over equal-width bins of the predicted probability."""
-    if not len(logits):
+    """Expected calibration error: Σ_b (n_b / n) · |positive share − mean prediction|, over
+    `reliability`'s bins (Naeini et al. 2015; Guo et al. 2017)."""
+    bins = reliability(logits, labels, num_bins)
+    if not bins:
         return None
-    chances = 1 / (1 + np.exp(-logits))
-    bins = np.minimum((chances * num_bins).astype(int), num_bins - 1)
-    gaps = np.abs(np.bincount(bins, chances - labels, minlength=num_bins))
-    return float(gaps.sum() / len(logits))
+    gaps = (one.count * abs(one.observed - one.mean_predicted) for one in bins)
+    return float(sum(gaps) / len(logits))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + e^−z), without overflow."""
+    half: Floats = 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, dtype=np.float64)))
+    return half
 
 
 def _mean(values: NDArray[Any]) -> float | None:

@@ -24,12 +24,17 @@ from flywheel_core.training.results import RESULT, export_model, write_result
 
 @dataclass(frozen=True)
 class RewardModelSpec:
-    """One model to train: its rows, and the rows kept from it, of the shape its kind needs."""
+    """One model to train: its rows, and the rows kept from it, of the shape its kind needs.
+
+    `model_dir` is what it starts from, where that is not what the others start from: signal models
+    are mostly smaller (§2.3.2).
+    """
 
     name: str
     config: RewardModelConfig
     train_path: Path
     held_out_path: Path
+    model_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,17 @@ def run_reward_models(
     output_dir: Path,
     launch_config: LaunchConfig,
 ) -> RewardTrainingResult:
-    """Train every model from `model_dir`; a retry begins at the first unfinished one."""
+    """Train every model, from `model_dir` unless its spec says otherwise; a retry begins at the
+    first unfinished one."""
     output_dir = output_dir.resolve()
     unfinished = [spec for spec in specs if not (output_dir / spec.name / RESULT).exists()]
     if unfinished:
         arguments = {
-            "model": str(model_dir.resolve()),
             "output": str(output_dir),
             "specs": [
                 {
                     "name": spec.name,
+                    "model": str((spec.model_dir or model_dir).resolve()),
                     "config": spec.config.model_dump(),
                     "train": str(spec.train_path.resolve()),
                     "held_out": str(spec.held_out_path.resolve()),
@@ -94,12 +100,12 @@ def _train_one(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
     config = RewardModelConfig.model_validate(spec["config"])
     launch_config = LaunchConfig.model_validate(arguments["launch"])
     output = Path(arguments["output"]) / spec["name"]
-    tokenizer = AutoTokenizer.from_pretrained(arguments["model"])
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     path = Path(spec["train"])
     train = require_rows(path, reward_rows(path, config, tokenizer), config.max_length_tokens)
     held_out = reward_rows(Path(spec["held_out"]), config, tokenizer)
     trainer = make_trainer(
-        spec["name"], config, launch_config, arguments["model"], tokenizer, train.rows, output
+        spec["name"], config, launch_config, spec["model"], tokenizer, train.rows, output
     )
     train_to_end(trainer, launch_config, output)
     report = final_metrics(trainer) | train.counts("train_") | held_out.counts("held_out_")

@@ -44,7 +44,7 @@ LOOKALIKES = (
 def write_conversations(folder: Path, count: int, seed: int = 0) -> tuple[Path, ...]:
     """`count` rows as Parquet files; the first rows of a larger set are those of a smaller one."""
     folder.mkdir(parents=True, exist_ok=True)
-    pool = pa.array(_sentences(np.random.default_rng(seed)))
+    pool = pa.array(sentences(np.random.default_rng(seed)))
     paths = []
     for number, first in enumerate(range(0, count, FILE_ROWS)):
         path = folder / f"{number:04d}.parquet"
@@ -55,7 +55,7 @@ def write_conversations(folder: Path, count: int, seed: int = 0) -> tuple[Path, 
     return tuple(paths)
 
 
-def _sentences(rng: np.random.Generator) -> list[str]:
+def sentences(rng: np.random.Generator) -> list[str]:
     """Sentences of Zipf-like words; the last 1 in 500 are private, and as many look like it."""
     words = [
         *COMMON.split(),

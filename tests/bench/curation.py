@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tests.bench import Row
+from tests.bench import Row, embedding
 from tests.bench.conversations import write_conversations
 
 ROWS = int(os.environ.get("BENCH_CURATION_ROWS", "1000000"))
@@ -50,6 +50,7 @@ def rows() -> Iterator[Row]:
         yield from _speed(runs[ROWS], bare)
         yield _growth(runs)
         yield from _memory(runs[ROWS], _ours(folder, 2 * ROWS))
+    yield from embedding.rows()
 
 
 def _speed(ours: Measured, bare: Measured) -> Iterator[Row]:

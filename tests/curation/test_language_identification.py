@@ -1,14 +1,16 @@
 """Language id on hand-written chat lines, and the job-to-be-done from a label or a classifier."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from curation_samples import traffic_rows
 from language_lines import LINES
 
-from flywheel_core.curation.language import identify, with_job, with_language
+from flywheel_core.curation.labels import jobs_of, languages_of
+from flywheel_core.curation.language import identify
+from flywheel_core.engines.base import Messages
 
 CODES = ("en", "es", "hi", "hi-Latn")
 
@@ -55,8 +57,8 @@ def test_a_logged_language_stays_and_a_missing_one_is_found() -> None:
     for row, text in zip(rows, ("kya haal hai", "hola amigo", "123"), strict=True):
         row["messages"] = [row["messages"][0], {"role": "user", "content": text}]
     rows[1]["language"] = "pt"
-    labelled = with_language(rows)
-    assert [row["language"] for row in labelled.rows] == ["hi-Latn", "pt", None]
+    labelled = languages_of(rows)
+    assert labelled.values == ["hi-Latn", "pt", None]
     assert labelled.counts == {"found": 1, "logged": 1, "none": 1}
     assert rows[0]["language"] is None
 
@@ -67,10 +69,10 @@ class Jobs:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def job_of(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def jobs_of(self, conversations: Sequence[Messages]) -> Sequence[str]:
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer  # type: ignore[no-any-return]
+        return [self.answer] * len(conversations)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,10 @@ class Jobs:
     [
         (None, [None, "info"], {"none": 1, "logged": 1}),
         (Jobs("chat"), ["chat", "info"], {"found": 1, "logged": 1}),
-        (Jobs("poetry"), [None, "info"], {"none": 1, "logged": 1}),
-        (Jobs(7), [None, "info"], {"none": 1, "logged": 1}),
-        (Jobs(TimeoutError()), [None, "info"], {"none": 1, "logged": 1}),
+        (Jobs(None), [None, "info"], {"none": 1, "logged": 1}),
+        (Jobs("poetry"), [None, "info"], {"failed": 1, "logged": 1}),
+        (Jobs(7), [None, "info"], {"failed": 1, "logged": 1}),
+        (Jobs(TimeoutError()), [None, "info"], {"failed": 1, "logged": 1}),
     ],
 )
 def test_a_job_is_logged_or_classified_or_not_applicable(
@@ -88,6 +91,6 @@ def test_a_job_is_logged_or_classified_or_not_applicable(
 ) -> None:
     rows = traffic_rows(2, jtbd=None)
     rows[1]["jtbd"] = "info"
-    labelled = with_job(rows, classifier, ("chat", "info"))
-    assert [row["jtbd"] for row in labelled.rows] == jobs
+    labelled = jobs_of(rows, classifier, ("chat", "info"))
+    assert labelled.values == jobs
     assert labelled.counts == counts

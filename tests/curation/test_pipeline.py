@@ -88,6 +88,30 @@ def test_files_and_memory_give_the_same_prompts_and_counts(tmp_path: Path) -> No
     assert found.report["distinct"] == 1200 - 30 - 50
 
 
+def test_near_duplicates_are_the_same_in_files_and_in_memory(tmp_path: Path) -> None:
+    rows = week(400)
+    for number, row in enumerate(rows[:300]):
+        said = " ".join(f"w{number // 3}x{place}" for place in range(30)) + " so" * (number % 3)
+        row["messages"] = [row["messages"][0], {"role": "user", "content": said}]
+    expected = curate(rows, section(20), HashEmbedder(), 7, production_digest="production")
+    found = from_files(rows, section(20), tmp_path, shard_rows=50, batch_rows=17)
+    assert [one["prompt_id"] for one in found.prompts] == [
+        one["prompt_id"] for one in expected.prompts
+    ]
+    assert found.report == expected.report | {"erased": 0}
+    # Ten of the hundred texts, three rows each, went with the addresses in their rows.
+    assert found.report["duplicates"]["near"] == 2 * (100 - 10)
+
+
+def test_the_order_of_the_rows_does_not_show(tmp_path: Path) -> None:
+    rows = week(400)
+    expected = curate(rows, section(20), HashEmbedder(), 7, production_digest="production")
+    turned = curate(rows[::-1], section(20), HashEmbedder(), 7, production_digest="production")
+    assert {one["prompt_id"]: one["split"] for one in turned.prompts} == {
+        one["prompt_id"]: one["split"] for one in expected.prompts
+    }
+
+
 def test_shards_and_batches_do_not_show(tmp_path: Path) -> None:
     rows = week(300)
     whole = from_files(rows, section(20), tmp_path / "whole")

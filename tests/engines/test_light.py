@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from flywheel_core.engines.checkpoint import inspect_checkpoint
-from flywheel_core.engines.config import EngineConfig, SamplingConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig, SamplingConfig
 from flywheel_core.engines.environment import variables
 from flywheel_core.engines.fake import FakeGenerator, FakeScorer, HashEmbedder
 from flywheel_core.engines.pool import EnginePool
@@ -165,7 +165,7 @@ def test_pool_lends_what_it_was_given() -> None:
     assert pool.generator(Path("x")) is fake
     assert fake.version != "nothing"
     assert pool.scorer() is scorer
-    assert isinstance(pool.embedder("hash"), HashEmbedder)
+    assert isinstance(pool.embedder(EmbedderConfig(model="hash")), HashEmbedder)
 
 
 def test_sampling_config_round_trips() -> None:

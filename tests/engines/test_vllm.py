@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig, SamplingConfig
 from flywheel_core.engines.rendering import encode, render_prompt, render_row
 from flywheel_core.errors import EngineError
 from tests.engines.tiny import TinyModels, messages
@@ -130,14 +130,35 @@ def test_scores_are_transformers_logits(scorer: Any, generator: Any, tiny: TinyM
             assert np.abs(scorer.score(model_dir, batch) - expected).max() < 1e-4
 
 
+def test_a_row_that_does_not_fit_is_never_cut(
+    scorer: Any, tiny: TinyModels, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It gets no score, is counted, and leaves the others as they were, in any order."""
+    rows = [(messages(n), "Aye, " * (n % 5 + 1)) for n in range(12)]
+    long = [(messages(1), "word " * 400), ([*messages(2)[:1], user("word " * 400)], "Aye")]
+    alone = scorer.score(tiny.reward_user, rows)
+    mixed = scorer.score(tiny.reward_user, [long[0], *rows[::-1], long[1]])
+    assert np.isnan(mixed[[0, -1]]).all()
+    np.testing.assert_allclose(mixed[1:-1][::-1], alone, atol=1e-5)
+    assert "reward_user: 2 of 14 rows get no score: longer than max_model_len 256" in (
+        capsys.readouterr().out
+    )
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
 def test_a_classifier_with_two_labels_is_refused(scorer: Any, tiny: TinyModels) -> None:
     with pytest.raises(EngineError, match="num_labels 1"):
         scorer.score(tiny.policy, [(messages(1), "hi")])
 
 
 def test_minilm_embeds_without_a_network() -> None:
-    from flywheel_core.engines.embedder import MiniLmEmbedder
+    from flywheel_core.engines.embedder import SentenceEmbedder
 
-    vectors = MiniLmEmbedder().embed(["a dog runs", "a puppy is running", "tax law reform"])
+    vectors = SentenceEmbedder(EmbedderConfig(), EngineConfig()).embed(
+        ["a dog runs", "a puppy is running", "tax law reform"]
+    )
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]

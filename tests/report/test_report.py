@@ -9,8 +9,14 @@ from report_samples import clean_report, overfit_report
 from flywheel_core.release.policy import ArtifactBand
 from flywheel_core.report import charts
 from flywheel_core.report.charts import Scale, duration, feature_chart, matrix_chart
-from flywheel_core.report.model import FeatureShift, GenerationReport, StageMean
+from flywheel_core.report.model import (
+    FeatureShift,
+    GenerationReport,
+    SignalSummary,
+    StageMean,
+)
 from flywheel_core.report.render import evidence_text, render_report
+from flywheel_core.rewards.ledger import Family, Ledger, Outcome, extend
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -178,3 +184,40 @@ def test_numbers_read_well() -> None:
     assert evidence_text("x", None) == "not measured"
     assert evidence_text("x", True) == "yes"
     assert evidence_text("n", 12000) == "12,000"
+
+
+def test_reward_models_are_shown_where_they_were_measured(clean: str) -> None:
+    assert "Reward models by batch" not in clean
+    assert "User-signal models" not in clean
+    family = extend(
+        Family(model="pointwise_user"),
+        1,
+        [
+            Outcome(
+                model_generation=1,
+                batch_generation=1,
+                workflow="static",
+                right=(1.0,) * 30 + (0.0,) * 10,
+            )
+        ],
+        {},
+    )
+    signal = SignalSummary(
+        name="signal_love",
+        auc=0.61,
+        ece=None,
+        base_rate=0.04,
+        biases={"delayed": "labels -0.031 (lower) & <more>"},
+    )
+    page = render_report(
+        clean_report().model_copy(
+            update={"ledger": Ledger(generation=1, families=(family,)), "signals": (signal,)}
+        )
+    )
+    parsed = outline(page)
+    assert parsed.open == []
+    texts = " ".join(parsed.texts)
+    for shown in ("0.750", "pointwise, user data, static chats", "signal_love", "0.610", "unknown",
+                  "labels -0.031 (lower) & <more>", "not measured"):  # fmt: skip
+        assert shown in texts
+    assert not re.search(r"url\(|@import|https?://", page)

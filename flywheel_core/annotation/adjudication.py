@@ -1,0 +1,34 @@
+"""Splits go to an adjudicator, who sees the task again and whose choice is the pair's label."""
+
+from collections.abc import Sequence
+
+from flywheel_core.annotation.reviews import CheckedReviews
+from flywheel_core.annotation.tasks import AnnotationTask
+from flywheel_core.recipe import AdjudicationRule
+
+
+def tasks_to_adjudicate(
+    tasks: Sequence[AnnotationTask], checked: CheckedReviews, rule: AdjudicationRule
+) -> list[AnnotationTask]:
+    """The split tasks, in order; a task with one vote is not split, it is short of reviews.
+
+    `no_majority`: no choice has more than half of the votes; `split`: the votes are not
+    unanimous; `none`: the paper trains on splits as they are (Table 9).
+    """
+    if rule == "none":
+        return []
+    by_task, settled = checked.by_task(), checked.adjudicated()
+    found = []
+    for task in tasks:
+        votes = [one.vote for one in by_task.get(task.task_id, []) if one.vote is not None]
+        if task.task_id not in settled and is_split(votes, rule):
+            found.append(task)
+    return found
+
+
+def is_split(votes: Sequence[int], rule: AdjudicationRule) -> bool:
+    """Whether these votes, two or more, are a split under the rule."""
+    if len(votes) < 2 or rule == "none":
+        return False
+    largest = max(votes.count(vote) for vote in set(votes))
+    return largest < len(votes) if rule == "split" else 2 * largest <= len(votes)

@@ -1,0 +1,185 @@
+"""Annotation by itself, without a climb: pairs from a file, tasks out, labels in, training rows.
+
+The folder of `export` has two parts. What annotators get lies at its top; `private/` holds the
+pairs with the names of their policies, which nobody who labels should see.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from flywheel_core.annotation.adjudication import tasks_to_adjudicate
+from flywheel_core.annotation.agreement import agreement_report
+from flywheel_core.annotation.batch import assemble
+from flywheel_core.annotation.files import (
+    ADJUDICATION_FOLDER,
+    LABEL_FILE,
+    TASK_FILE,
+    FileFormat,
+    read_labels,
+    read_tasks,
+    tasks_text,
+    write_tasks,
+)
+from flywheel_core.annotation.pairs import PairDraft, filter_pairs
+from flywheel_core.annotation.questions import Workflow, question_set
+from flywheel_core.annotation.reviews import (
+    CheckedReviews,
+    Review,
+    check_reviews,
+    review_of_row,
+)
+from flywheel_core.annotation.tasks import AnnotationTask, make_tasks
+from flywheel_core.errors import InputDataError
+from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
+from flywheel_core.folders import claim, write_whole
+from flywheel_core.recipe import AnnotationSection
+from flywheel_core.records import (
+    CONTEXT_FIELDS,
+    DRAFTS,
+    PAIRS,
+    REVIEWS,
+    REWRITES,
+    missing_columns,
+    read_table,
+    write_table,
+)
+
+PRIVATE = "private"
+DRAFTS_FILE, TASKS_FILE = "drafts.parquet", "tasks.jsonl"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How many tasks went out, where they lie, and what the filters dropped."""
+
+    tasks: Path
+    num_tasks: int
+    dropped: Counter[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tasks": str(self.tasks),
+            "num_tasks": self.num_tasks,
+            "dropped": dict(sorted(self.dropped.items())),
+        }
+
+
+def export_tasks(
+    source: Path,
+    folder: Path,
+    file_format: FileFormat,
+    workflow: Workflow,
+    section: AnnotationSection,
+    seed: int,
+) -> Exported:
+    """Filter the pairs in `source` (Parquet or JSONL, `records.DRAFTS`) and put their tasks into
+    `folder`; again with the same inputs, it changes nothing."""
+    drafts = read_drafts(source)
+    kept, dropped = filter_pairs(drafts, section.difference_max)
+    tasks = make_tasks(kept, workflow, question_set(section.question_set), seed)
+    made_from = {"tasks": [task.task_id for task in tasks], "format": file_format, "seed": seed}
+    claim(folder / PRIVATE, "annotate export", made_from)
+    write_table(folder / PRIVATE / DRAFTS_FILE, [_draft_row(one) for one in kept], DRAFTS)
+    write_whole(folder / PRIVATE / TASKS_FILE, tasks_text(tasks, "files").encode())
+    return Exported(write_tasks(folder, tasks, file_format), len(tasks), dropped)
+
+
+def import_labels(
+    folder: Path, labels: Path, out: Path, file_format: FileFormat, section: AnnotationSection
+) -> dict[str, Any]:
+    """Labels of an exported batch become `pairs.parquet`, `reviews.parquet` and
+    `rewrites.parquet` in `out`; returns the report, which lies there as `report.json`.
+
+    Splits that the recipe wants adjudicated go out as tasks in the batch's `adjudication/`; labels
+    found there are taken in.
+    """
+    pairs = read_drafts(folder / PRIVATE / DRAFTS_FILE)
+    tasks = read_tasks(folder / PRIVATE / TASKS_FILE)
+    reviews = read_labels(labels, tasks, file_format)
+    checked = check_reviews(tasks, reviews, num_annotators=section.num_annotators)
+    split = tasks_to_adjudicate(tasks, checked, section.adjudicate)
+    if split:
+        settled = _adjudications(folder / ADJUDICATION_FOLDER, split, file_format)
+        checked = check_reviews(tasks, [*reviews, *settled], num_annotators=section.num_annotators)
+    workflow = tasks[0].workflow
+    batch = assemble(pairs, tasks, checked, workflow, section, Counter())
+    write_table(out / "pairs.parquet", batch.pairs, PAIRS)
+    write_table(out / "reviews.parquet", batch.reviews, REVIEWS)
+    write_table(out / "rewrites.parquet", batch.rewrites, REWRITES)
+    report = {
+        "pairs": len(batch.pairs),
+        "reviews": len(batch.reviews),
+        "rewrites": len(batch.rewrites),
+        "dropped_pairs": dict(sorted(batch.dropped.items())),
+        "waiting_for_adjudication": len(tasks_to_adjudicate(tasks, checked, section.adjudicate)),
+        **batch.agreement[workflow],
+        "features_chosen_rejected": summarise_comparisons(
+            compare_chosen(batch.pairs, section.prevalence)
+        ),
+    }
+    write_whole(out / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
+    return report
+
+
+def _adjudications(
+    folder: Path, split: Sequence[AnnotationTask], file_format: FileFormat
+) -> list[Review]:
+    """The adjudicators' labels, or none yet: then the splits lie there as tasks."""
+    labels = folder / LABEL_FILE[file_format]
+    if not labels.is_file():
+        (folder / TASK_FILE[file_format]).unlink(missing_ok=True)
+        write_tasks(folder, split, file_format)
+        return []
+    return [replace(one, adjudicates=True) for one in read_labels(labels, split, file_format)]
+
+
+def agreement_over_batches(paths: list[Path]) -> dict[str, Any]:
+    """Agreement and every annotator's drift over the reviews of several batches, oldest first."""
+    reviews = [
+        review_of_row(row) for path in paths for row in read_table(path, REVIEWS).to_pylist()
+    ]
+    if not reviews:
+        raise InputDataError(
+            "no review is in these files; give reviews.parquet of labelled batches"
+        )
+    return agreement_report(CheckedReviews(reviews, Counter(), Counter()))
+
+
+def read_drafts(path: Path) -> list[PairDraft]:
+    """Pairs from Parquet or JSONL; a column that is missing or of another type is an error."""
+    if path.suffix == ".jsonl":
+        return [_draft(row) for row in _jsonl_table(path).to_pylist()]
+    return [_draft(row) for row in read_table(path, DRAFTS).to_pylist()]
+
+
+def _jsonl_table(path: Path) -> pa.Table:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        table = pa.Table.from_pylist(rows, schema=DRAFTS)
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, pa.ArrowException) as error:
+        raise InputDataError(
+            f"{path}: not JSON lines of pairs ({error}); see records.DRAFTS for the columns"
+        ) from error
+    empty = [one.name for one in DRAFTS if not one.nullable and table[one.name].null_count]
+    faults = missing_columns(table.schema, DRAFTS) + [f"{name}: is empty" for name in empty]
+    if faults:
+        raise InputDataError(f"{path}: not the expected table: {'; '.join(faults)}")
+    return table
+
+
+def _draft(row: dict[str, Any]) -> PairDraft:
+    context = {"prompt_id": row["prompt_id"]} | {one.name: row[one.name] for one in CONTEXT_FIELDS}
+    return PairDraft(
+        context, row["response_0"], row["response_1"], row["policy_0"], row["policy_1"]
+    )
+
+
+def _draft_row(pair: PairDraft) -> dict[str, Any]:
+    spoken = ("response_0", "response_1", "policy_0", "policy_1")
+    return {**pair.context, **{name: getattr(pair, name) for name in spoken}}

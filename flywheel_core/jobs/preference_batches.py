@@ -1,0 +1,115 @@
+"""Annotated pairs of this generation and of those before it, as training rows and as consensus."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from flywheel_core.erasure.users import Erasures, without_erased
+from flywheel_core.errors import InputDataError
+from flywheel_core.records import PAIRS, Surface, missing_columns, read_table
+from flywheel_core.rewards.ledger import has_consensus
+from flywheel_core.stages import BATCH
+
+Reviews = Literal["all", "single", "unanimous"]
+
+COLUMNS = [
+    PAIRS.field(name)
+    for name in (
+        *("prompt_id", "messages", "response_0", "response_1"),
+        *("user_id", "conversation_id", "votes", "target", "held_out"),
+    )
+]
+"""What is read of a batch: an older flywheel's pairs had fewer columns than this one's."""
+
+STATIC = "static"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One generation's pairs of one surface; `workflow` is static where the batch does not say."""
+
+    generation: int
+    table: pa.Table
+
+    @property
+    def workflows(self) -> list[str]:
+        if "workflow" not in self.table.column_names:
+            return [STATIC] * self.table.num_rows
+        return [found or STATIC for found in self.table.column("workflow").to_pylist()]
+
+    def training(self, reviews: Reviews) -> pa.Table:
+        """The rows with `COLUMNS`, their targets as the recipe wants reviews to be read."""
+        taken = self.table.select([one.name for one in COLUMNS]).cast(pa.schema(COLUMNS))
+        return with_reviews(taken, reviews)
+
+    def consensus(self) -> dict[str, list[dict[str, Any]]]:
+        """Held-out pairs on which three annotators agree, by workflow (Table 9's rule)."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row, workflow in zip(self.table.to_pylist(), self.workflows, strict=True):
+            if row["held_out"] and has_consensus(row["votes"]):
+                found.setdefault(workflow, []).append(row)
+        return dict(sorted(found.items()))
+
+    def num_without_consensus(self) -> int:
+        """Held-out pairs that the rule sets aside."""
+        held_out: list[bool] = self.table.column("held_out").to_pylist()
+        return sum(held_out) - sum(map(len, self.consensus().values()))
+
+
+def read_batches(
+    inputs: Mapping[str, Path], generation: int, surface: Surface, erasures: Erasures
+) -> list[Batch]:
+    """Every batch with pairs of this surface, oldest first; the last one is this generation's."""
+    folders = {
+        int(name.split("-")[1]): folder
+        for name, folder in inputs.items()
+        if name.startswith(f"{BATCH}-")
+    } | {generation: inputs["annotate"]}
+    batches = []
+    for number, folder in sorted(folders.items()):
+        path = folder / f"pairs_{surface}.parquet"
+        table = without_erased(read_table(path), erasures)
+        _require_columns(path, table)
+        batches.append(Batch(number, table))
+    return batches
+
+
+def _require_columns(path: Path, table: pa.Table) -> None:
+    faults = missing_columns(table.schema, pa.schema(COLUMNS))
+    if faults:
+        raise InputDataError(f"{path}: not a table of pairs: {'; '.join(faults)}")
+
+
+def with_reviews(table: pa.Table, reviews: Reviews) -> pa.Table:
+    """Targets of the three variants of §3.4.1 (Table 9).
+
+    `all`: the share of votes, which is training on every single review in expectation. `single`:
+    one annotator's vote a pair, the choice fixed by the prompt's id. `unanimous`: only pairs on
+    which all agree. Held-out rows are kept as they are.
+    """
+    if reviews == "all":
+        return table
+    votes, held_out = table.column("votes").to_pylist(), table.column("held_out").to_pylist()
+    if reviews == "unanimous":
+        kept = [out or has_consensus(cast) for cast, out in zip(votes, held_out, strict=True)]
+        return table.filter(pa.array(kept))
+    names = table.column("prompt_id").to_pylist()
+    chosen = [_chosen(name, cast) for name, cast in zip(names, votes, strict=True)]
+    targets = [
+        target if out else float(vote if vote in (0, 1) else 0.5)
+        for target, out, vote in zip(
+            table.column("target").to_pylist(), held_out, chosen, strict=True
+        )
+    ]
+    index = table.column_names.index("target")
+    return table.set_column(index, PAIRS.field("target"), pa.array(targets, pa.float32()))
+
+
+def _chosen(prompt_id: str, votes: list[int]) -> int:
+    """One vote, drawn by the prompt's id: the same on every try."""
+    digest = hashlib.sha256(f"review:{prompt_id}".encode()).digest()
+    return int(votes[int.from_bytes(digest[:8], "big") % len(votes)])

@@ -1,0 +1,116 @@
+"""The ledger of this generation: two models over every batch's consensus pairs, and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from flywheel_core.errors import InputDataError
+from flywheel_core.jobs.answers import score_or_nan, score_pairs_or_nan
+from flywheel_core.jobs.base import StageContext
+from flywheel_core.jobs.preference_batches import Batch
+from flywheel_core.report.ledger_chart import render_ledger
+from flywheel_core.rewards.ledger import (
+    LEDGER_FILE,
+    Family,
+    Floats,
+    Ledger,
+    Outcome,
+    correctness,
+    extend,
+    regressions,
+)
+from flywheel_core.stages import PRIOR
+
+PICTURE_FILE = "ledger.svg"
+
+
+def write_ledger(
+    batches: Mapping[str, Sequence[Batch]], inputs: Mapping[str, Path], context: StageContext
+) -> Ledger:
+    """Writes `ledger.json` and `ledger.svg`. `batches` are each trained model's, by its name."""
+    generation = context.plan.generation
+    before = read_ledger(inputs.get(PRIOR))
+    families = []
+    for model, mine in sorted(batches.items()):
+        folders = {generation: context.output / model}
+        prior = inputs.get(PRIOR)
+        if prior is not None and (prior / model).is_dir():
+            folders[before.generation or generation - 1] = prior / model
+        family = extend(
+            before.family(model),
+            generation,
+            _outcomes(folders, mine, context),
+            {batch.generation: batch.num_without_consensus() for batch in mine},
+        )
+        _warn(family, generation)
+        families.append(family)
+    ledger = Ledger(generation=generation, families=tuple(families))
+    (context.output / LEDGER_FILE).write_text(ledger.model_dump_json(indent=1))
+    (context.output / PICTURE_FILE).write_text(render_ledger(ledger), encoding="utf-8")
+    return ledger
+
+
+def read_ledger(folder: Path | None) -> Ledger:
+    """The ledger beside earlier reward models; an empty one where they had none yet."""
+    path = folder / LEDGER_FILE if folder is not None else None
+    if path is None or not path.is_file():
+        return Ledger()
+    try:
+        return Ledger.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise InputDataError(
+            f"{path}: not a ledger this flywheel reads ({error.errors()[0]['msg']}); upgrade it, "
+            "or invalidate those reward models"
+        ) from error
+
+
+def _outcomes(
+    folders: Mapping[int, Path], batches: Sequence[Batch], context: StageContext
+) -> list[Outcome]:
+    """Every model on every batch. A pair that any of them cannot score counts for none, so that
+    they are compared on the same pairs."""
+    outcomes = []
+    for batch in batches:
+        for workflow, rows in batch.consensus().items():
+            better = [row["votes"][0] == 1 for row in rows]
+            right = {
+                number: correctness(_gaps(model, rows, context), better)
+                for number, model in sorted(folders.items())
+            }
+            scored = np.isfinite(np.stack(list(right.values()))).all(axis=0)
+            outcomes += [
+                Outcome(
+                    model_generation=number,
+                    batch_generation=batch.generation,
+                    workflow=workflow,
+                    right=tuple(values[scored].tolist()),
+                )
+                for number, values in right.items()
+            ]
+    return outcomes
+
+
+def _gaps(model: Path, rows: Sequence[Mapping[str, object]], context: StageContext) -> Floats:
+    """How much the model prefers `response_0` [n]."""
+    messages = [row["messages"] for row in rows]
+    first = [str(row["response_0"]) for row in rows]
+    second = [str(row["response_1"]) for row in rows]
+    if model.name.startswith("pairwise_"):
+        return score_pairs_or_nan(context.engines, model, messages, first, second)  # type: ignore[arg-type]
+    both = score_or_nan(context.engines, model, [*messages, *messages], first + second)  # type: ignore[list-item]
+    gaps: Floats = both[: len(rows)] - both[len(rows) :]
+    return gaps
+
+
+def _warn(family: Family, generation: int) -> None:
+    for one in regressions(family, generation):
+        assert one.difference is not None
+        print(
+            f"warning: {family.model} of generation {generation} is worse on the "
+            f"{one.workflow} pairs of batch {one.batch_generation} than generation "
+            f"{one.prior_generation}'s: accuracy {one.difference.estimate:+.3f} "
+            f"[{one.difference.lower:+.3f}, {one.difference.upper:+.3f}] on {one.num_pairs} pairs",
+            flush=True,
+        )

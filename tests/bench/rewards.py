@@ -1,0 +1,307 @@
+"""Reward models: how fast they score and train, and what they learn in studies of known truth.
+
+Scoring is measured on rejection sampling's own work, k candidates a prompt; every comparison is
+interleaved in one process on one thread, with cold prefix caches.
+"""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench import Row
+from tests.bench.reward_samples import world_pairs, write_rows
+
+NUM_PROMPTS = 400
+NUM_CANDIDATES = 4
+NAIVE_BATCH = 32
+REPEATS = 5
+TRAIN_PAIRS = 960
+
+
+def rows() -> Iterator[Row]:
+    """The `rewards` group."""
+    from tests.bench import reward_studies
+
+    yield from speed()
+    yield from reward_studies.rows()
+
+
+def speed() -> Iterator[Row]:
+    """`scoring_*` and `rm_training_vs_bare_trl`."""
+    from flywheel_core.engines.config import EngineConfig
+    from flywheel_core.engines.environment import prepare_environment
+
+    prepare_environment(EngineConfig(num_threads=1))
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="fw-bench-") as folder:
+        yield from training(Path(folder))
+        yield from scoring(Path(folder))
+
+
+# -- scoring -------------------------------------------------------------------------------------
+
+
+def scoring(folder: Path) -> Iterator[Row]:
+    """Ours against a padded transformers loop and against bare vLLM, and all three's agreement."""
+    from flywheel_core.engines.config import EngineConfig
+    from flywheel_core.engines.vllm_scorer import VllmScorer
+
+    model = reward_model(folder / "reward_model")
+    asked = candidates(NUM_PROMPTS, NUM_CANDIDATES)
+    texts = rendered(model, asked)
+    ours = VllmScorer(EngineConfig(max_model_len=256, num_threads=1))
+    bare = bare_vllm(model)
+    works: dict[str, Callable[[], np.ndarray]] = {
+        "ours": lambda: cold(ours.engine.llm, lambda: ours.score(model, asked)),
+        "bare": lambda: cold(bare, lambda: bare_scores(bare, texts)),
+        "padded": lambda: padded_loop(model, texts, NAIVE_BATCH),
+    }
+    ours.score(model, asked[:8])
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    scores: dict[str, np.ndarray] = {}
+    for _ in range(REPEATS):
+        for name, work in works.items():
+            started_s = time.monotonic()
+            scores[name] = work()
+            rates[name].append(len(asked) / (time.monotonic() - started_s))
+    other_batches = {
+        size: len(texts) / seconds(lambda size=size: padded_loop(model, texts, size))
+        for size in (8, 64)
+    }
+    said = ", ".join(f"{name} {statistics.median(found):.0f}/s" for name, found in rates.items())
+    what = f"{NUM_PROMPTS} prompts x {NUM_CANDIDATES} candidates, median of {REPEATS}: {said}"
+    at_other = ", ".join(
+        f"{statistics.median(rates['ours']) / rate:.2f}x at batch {size}"
+        for size, rate in other_batches.items()
+    )
+    yield ratio(
+        "scoring_vs_padded_loop",
+        rates["ours"],
+        rates["padded"],
+        3.0,
+        f"rows/s, tokenizing included, padded loop of batch {NAIVE_BATCH}; {what}; {at_other}",
+    )
+    yield ratio(
+        "scoring_vs_bare_pooling",
+        rates["ours"],
+        rates["bare"],
+        0.95,
+        f"rows/s against LLM.encode on the same texts with vLLM's own defaults; {what}",
+    )
+    yield _agreement(ours, model, asked, scores)
+
+
+def _agreement(ours: Any, model: Path, asked: Sequence[Any], scores: dict[str, np.ndarray]) -> Row:
+    """Pointwise rows as scored above, and pairwise ones both ways, against the padded forward that
+    training evaluates with."""
+    gap = float(np.abs(scores["ours"] - scores["padded"]).max())
+    pairs = [
+        (first[0], first[1], second[1])
+        for first, second in itertools.pairwise(asked)
+        if first[0] is second[0]
+    ]
+    expected = padded_loop(model, rendered(model, pairs), NAIVE_BATCH)
+    pair_gap = float(np.abs(ours.score(model, pairs) - expected).max())
+    worst = max(gap, pair_gap)
+    spread = float(np.std(scores["ours"]))
+    return Row(
+        "scoring_max_abs_diff", worst, "", "< 1e-4", worst < 1e-4,
+        f"largest |vLLM pooling - padded transformers forward|, fp32: {len(asked)} single "
+        f"responses {gap:.1e}, {len(pairs)} pairs {pair_gap:.1e}; the scores' SD is {spread:.2f}",
+    )  # fmt: skip
+
+
+def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], goal: float, how: str) -> Row:
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    median = statistics.median(ratios)
+    each = ", ".join(f"{value:.2f}" for value in ratios)
+    return Row(name, median, "x", f">= {goal}", median >= goal, f"{how} (ratios {each})")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started_s = time.monotonic()
+    work()
+    return time.monotonic() - started_s
+
+
+def candidates(num_prompts: int, num_candidates: int) -> list[Any]:
+    """Rows to score, a prompt's candidates next to each other."""
+    from flywheel_core.world.answers import sample_response
+    from flywheel_core.world.contexts import context_of
+    from flywheel_core.world.product import sample_contexts
+
+    rng = np.random.default_rng(0)
+    found = []
+    for draft in sample_contexts("user", num_prompts, 0):
+        context = context_of(draft.messages, draft.character_id)
+        found += [(draft.messages, sample_response(context, rng)) for _ in range(num_candidates)]
+    return found
+
+
+def reward_model(folder: Path) -> Path:
+    """The tiny base with a new head, as every training begins."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from flywheel_core.parents import BUILTIN_TINY
+    from flywheel_core.training.data import padding_id
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(BUILTIN_TINY)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        BUILTIN_TINY, num_labels=1, dtype=torch.float32
+    )
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rendered(model: Path, asked: Sequence[Any]) -> list[str]:
+    from flywheel_core.engines.rendering import render_row
+    from flywheel_core.engines.vllm_engine import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    return [render_row(tokenizer, row) for row in asked]
+
+
+def padded_loop(model: Path, texts: Sequence[str], batch: int) -> np.ndarray:
+    """What one writes without thinking: batches in order, padded to their longest."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForSequenceClassification.from_pretrained(model).eval()
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(texts), batch):
+            part = tokenizer(
+                list(texts[start : start + batch]),
+                padding=True,
+                add_special_tokens=False,
+                return_tensors="pt",
+            )
+            logits = network(
+                input_ids=part["input_ids"], attention_mask=part["attention_mask"]
+            ).logits
+            found.append(logits[:, 0])
+    return np.asarray(torch.cat(found).numpy())
+
+
+def bare_vllm(model: Path) -> Any:
+    """A user's `LLM`, with vLLM's own defaults but for what the CPU build demands."""
+    from vllm import LLM
+
+    return LLM(
+        model=str(model), runner="pooling", dtype="float32", max_model_len=256, enforce_eager=True
+    )
+
+
+def bare_scores(llm: Any, texts: Sequence[str]) -> np.ndarray:
+    from vllm import PoolingParams
+
+    outputs = llm.encode(
+        list(texts),
+        pooling_task="classify",
+        pooling_params=PoolingParams(use_activation=False),
+        tokenization_kwargs={"add_special_tokens": False},
+        use_tqdm=False,
+    )
+    return np.array([float(output.outputs.data.reshape(-1)[0]) for output in outputs])
+
+
+def cold(llm: Any, work: Callable[[], np.ndarray]) -> np.ndarray:
+    llm.reset_prefix_cache()
+    return work()
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def training(folder: Path) -> Iterator[Row]:
+    """Our pointwise training against TRL's own trainer, the same rows and arguments."""
+    pairs = [row | {"held_out": False} for row in world_pairs(TRAIN_PAIRS, seed=3)]
+    for row in pairs:  # TRL's own loss knows no shares of votes
+        row["target"] = float(row["target"] > 0.5)
+    path = write_rows(folder / "pairs.parquet", pairs)
+    ours, bare, tokens = [], [], 0
+    for repeat in range(REPEATS):
+        trainer, tokens = our_trainer(path, folder / f"ours-{repeat}")
+        ours.append(tokens / seconds(trainer.train))
+        trainer = bare_trl(path, folder / f"bare-{repeat}")
+        bare.append(tokens / seconds(trainer.train))
+    yield ratio(
+        "rm_training_vs_bare_trl", ours, bare, 0.95,
+        f"tokens that are no padding a second of train(), {TRAIN_PAIRS} pairs, batch 32, one "
+        f"epoch, one thread, no DeepSpeed on either side: ours {statistics.median(ours):.0f}/s, "
+        f"TRL's RewardTrainer {statistics.median(bare):.0f}/s of {tokens} tokens",
+    )  # fmt: skip
+
+
+def our_trainer(path: Path, output: Path) -> tuple[Any, int]:
+    from transformers import AutoTokenizer
+
+    from flywheel_core.parents import BUILTIN_TINY
+    from flywheel_core.training.config import LaunchConfig
+    from flywheel_core.training.data import reward_rows
+    from flywheel_core.training.reward_trainer import make_trainer
+
+    config = pointwise_config()
+    tokenizer = AutoTokenizer.from_pretrained(BUILTIN_TINY)
+    found: list[Any] = list(reward_rows(path, config, tokenizer).rows)
+    tokens = sum(len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in found)
+    launch = LaunchConfig(mode="inline")
+    trainer = make_trainer("ours", config, launch, str(BUILTIN_TINY), tokenizer, found, output)
+    return trainer, tokens
+
+
+def pointwise_config() -> Any:
+    from flywheel_core.training.config import RewardModelConfig
+
+    return RewardModelConfig(
+        kind="pointwise", learning_rate=1e-3, num_epochs=1, global_batch_size=32,
+        max_length_tokens=256,
+    )  # fmt: skip
+
+
+def bare_trl(path: Path, output: Path) -> Any:
+    """TRL as its documentation has it, on the same token ids; the preferred response is chosen."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    from flywheel_core.parents import BUILTIN_TINY
+    from flywheel_core.training.common import quiet_libraries
+    from flywheel_core.training.data import padding_id, reward_rows
+
+    quiet_libraries()
+    tokenizer = AutoTokenizer.from_pretrained(BUILTIN_TINY)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_id(tokenizer))
+    rows: list[Any] = list(reward_rows(path, pointwise_config(), tokenizer).rows)
+    chosen = [
+        {
+            "chosen_ids": row["chosen_ids" if row["target"] == 1 else "rejected_ids"],
+            "rejected_ids": row["rejected_ids" if row["target"] == 1 else "chosen_ids"],
+        }
+        for row in rows
+    ]
+    return RewardTrainer(
+        model=str(BUILTIN_TINY),
+        args=RewardConfig(
+            output_dir=str(output), per_device_train_batch_size=32, num_train_epochs=1,
+            learning_rate=1e-3, max_length=None, disable_dropout=True, use_cpu=True, bf16=False,
+            gradient_checkpointing=False, save_strategy="no", report_to=[], disable_tqdm=True,
+            logging_steps=3, log_level="error",
+        ),
+        train_dataset=Dataset.from_list(chosen),
+        processing_class=tokenizer,
+    )  # fmt: skip

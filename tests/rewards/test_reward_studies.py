@@ -1,0 +1,117 @@
+"""The studies of `make bench ONLY=rewards`, small: the same code, seeded."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.bench import topical_signals
+from tests.bench.reward_samples import world_pairs
+from tests.bench.reward_studies import (
+    BATCHES,
+    Bench,
+    accuracies,
+    accuracy_curve,
+    interactive,
+    noise_ceiling,
+)
+
+
+def test_the_noise_ceiling_is_where_the_world_puts_it() -> None:
+    """Single vote .77, majority .83, unanimous .94 (shared/WORLD.md); and a coin is at one half."""
+    pairs = world_pairs(3000, seed=7)
+    ceiling = noise_ceiling(pairs)
+    for name, expected in (("single", 0.77), ("majority", 0.83), ("unanimous", 0.94)):
+        assert ceiling[name].estimate == pytest.approx(expected, abs=0.03)
+    coin = accuracies(np.random.default_rng(0).normal(size=3000), pairs)
+    for found in coin.values():
+        assert found.lower < 0.5 < found.upper
+    assert pairs == world_pairs(3000, seed=7)
+
+
+def test_the_batches_that_drift_share_no_chat() -> None:
+    for _, wanted in BATCHES:
+        rows = world_pairs(30, seed=9, wanted=interactive(wanted))
+        turns = [sum(turn["role"] == "user" for turn in row["messages"]) for row in rows]
+        assert min(turns) >= 3
+    counted = sum(
+        [wanted(context) for _, wanted in BATCHES].count(True)
+        for context in sampled_contexts()
+    )  # fmt: skip
+    assert counted == len(sampled_contexts()), "every chat belongs to exactly one batch"
+
+
+def sampled_contexts() -> list[Any]:
+    from flywheel_core.world.contexts import context_of
+    from flywheel_core.world.product import sample_contexts
+
+    drafts = sample_contexts("user", 200, 1)
+    return [context_of(draft.messages, draft.character_id) for draft in drafts]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    from flywheel_core.engines.config import EngineConfig
+    from flywheel_core.engines.environment import prepare_environment
+
+    config = EngineConfig(max_model_len=256, num_threads=1)
+    prepare_environment(config)
+    from flywheel_core.engines.vllm_scorer import VllmScorer
+
+    scorer = VllmScorer(config)
+    yield Bench(tmp_path_factory.mktemp("studies"), scorer)
+    scorer.close()
+
+
+@pytest.mark.heavy
+def test_more_pairs_make_a_better_model_below_the_ceiling(bench: Bench) -> None:
+    curve = accuracy_curve(bench, (60, 600), num_eval=1200)
+    few, many = curve[60]["unanimous"], curve[600]["unanimous"]
+    assert many.lower > few.upper
+    assert many.lower > 0.6
+    ceiling = noise_ceiling(world_pairs(1200, seed=2))["unanimous"]
+    assert many.estimate < ceiling.estimate
+
+
+@pytest.mark.heavy
+def test_a_signal_model_is_compared_on_conversations_never_seen(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A file in Topical-Chat's form whose rating hangs on one word of the response: both models
+    must find it, and the comparison must not see a training conversation."""
+    rng = np.random.default_rng(0)
+    words = ["movies", "music", "weather", "football", "the", "a", "I", "like", "think", "of"]
+
+    def turn(index: int, rating: str) -> dict[str, Any]:
+        text = " ".join(rng.choice(words, size=6))
+        mark = {"Excellent": " great", "Passable": " boring"}.get(rating, "")
+        return {"agent": f"agent_{index % 2 + 1}", "message": text + mark, "turn_rating": rating}
+
+    ratings = ["Excellent", "Passable", "Good", ""]
+    content = {
+        f"t_{number}": {"content": [turn(i, str(rng.choice(ratings))) for i in range(8)]}
+        for number in range(160)
+    }
+    file = tmp_path / "chat.json.gz"
+    file.write_bytes(gzip.compress(json.dumps(content).encode()))
+    turns = topical_signals.rated_turns(file)
+    assert {row["label"] for row in turns} == {0.0, 1.0}
+    found = topical_signals.compare(bench, turns, 1.0, num_epochs=4)
+    assert found.num_train + found.num_test == len(turns)
+    assert found.bag_of_words > 0.95
+    assert found.signal_model > 0.95
+    assert found.difference.lower <= 0.05
+
+
+def test_an_absent_data_set_is_said_and_measures_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(topical_signals, "FILE", tmp_path / "none.json.gz")
+    (row,) = topical_signals.rows(None)
+    assert row.value is None
+    assert row.holds is None
+    assert "not measured: no" in row.how
