@@ -11,10 +11,7 @@ from rich.table import Table
 from flywheel_core.annotation.commands import annotate_app
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ArtifactError
-<<<<<<< HEAD
 from flywheel_core.experiments.command import ab_app
-from flywheel_core.terminal import JsonOption, clear_errors, complaints, console, emit
-=======
 from flywheel_core.terminal import (
     ByOption,
     JsonOption,
@@ -25,7 +22,6 @@ from flywheel_core.terminal import (
     console,
     emit,
 )
->>>>>>> main
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,15 +30,8 @@ app = typer.Typer(
 )
 gate_app = typer.Typer(invoke_without_command=True, help="Ask the gates about measured metrics.")
 app.add_typer(gate_app, name="gate")
-<<<<<<< HEAD
-app.add_typer(ab_app, name="ab")
-
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name in dags/recipes, or path.")]
-ByOption = Annotated[str, typer.Option("--by", help="Who is doing this; recorded.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
-=======
 app.add_typer(annotate_app, name="annotate")
->>>>>>> main
+app.add_typer(ab_app, name="ab")
 
 
 @app.command()

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What every command of the command line shares: where it prints, and how an error looks."""
-=======
 """What every command of `flywheel` shares: consoles, options, and how an error is told."""
->>>>>>> main
 
 import json
 import sys
@@ -18,14 +14,10 @@ from flywheel_core.errors import FlywheelError
 console = Console()
 complaints = Console(stderr=True)
 
-<<<<<<< HEAD
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-=======
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="Name in dags/recipes, or path.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who is doing this; recorded.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded.")]
->>>>>>> main
 
 
 @contextmanager

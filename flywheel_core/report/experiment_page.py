@@ -11,6 +11,7 @@ from flywheel_core.experiments.journal import ended_experiments
 from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.readout import DayReadout, MetricReadout, Readout
 from flywheel_core.release.ramping import DayRun
+from flywheel_core.report.environment import environment
 from flywheel_core.report.experiment_charts import (
     LABELS,
     ReleaseLifts,
@@ -18,7 +19,6 @@ from flywheel_core.report.experiment_charts import (
     release_charts,
     state_of,
 )
-from flywheel_core.report.render import environment
 from flywheel_core.store import Store
 
 LEFT_OUT_LABELS = {

@@ -30,29 +30,6 @@ def render_report(report: GenerationReport) -> str:
     """The page as text; write it as UTF-8."""
     outcome = overall(report.verdicts)
     bands = report.policy.thresholds.artifacts.bands
-<<<<<<< HEAD
-    return (
-        environment()
-        .get_template("generation.html.jinja")
-        .render(
-            report=report,
-            outcome=outcome,
-            headline=HEADLINES[outcome],
-            summary=_summary(report),
-            stopped=outcome in BLOCKING,
-            verdicts=sorted(report.verdicts, key=lambda v: list(GATES).index(v.gate)),
-            missing=missing_gates(report.verdicts),
-            outcome_words=OUTCOME_WORDS,
-            matrix=charts.matrix_chart(report.metrics, report.policy.thresholds.rm_win_rate),
-            rule=report.policy.thresholds.rm_win_rate,
-            features=[charts.feature_chart(s, bands.get(s.feature)) for s in report.feature_shifts],
-            effect=None
-            if report.hidden_effect is None
-            else charts.effect_chart(report.hidden_effect),
-            bars=charts.timing_bars(report.timings),
-            total_s=charts.duration(sum(timing.wall_s for timing in report.timings)),
-        )
-=======
     templates = environment()
     templates.filters["evidence"] = lambda pair: evidence_text(*pair)
     return templates.get_template("generation.html.jinja").render(
@@ -71,7 +48,6 @@ def render_report(report: GenerationReport) -> str:
         ledger_svg=report.ledger and render_ledger(report.ledger, standalone=False),
         bars=charts.timing_bars(report.timings),
         total_s=charts.duration(sum(timing.wall_s for timing in report.timings)),
->>>>>>> main
     )
 
 
@@ -101,19 +77,3 @@ def evidence_text(name: str, value: int | float | str | bool | None) -> str:
             return percent(value)
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return value
-<<<<<<< HEAD
-
-
-def environment() -> Environment:
-    """Templates of this package; autoescaped, and an unknown name is an error."""
-    environment = Environment(
-        loader=PackageLoader("flywheel_core.report"),
-        autoescape=select_autoescape(enabled_extensions=("jinja", "html"), default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["evidence"] = lambda pair: evidence_text(*pair)
-    return environment
-=======
->>>>>>> main
