@@ -9,9 +9,9 @@ first row: `locale`, `language`, `jtbd`, `user_kind` (for breakdowns), `pre_enga
 one a row), `event_id` (integer or text; rows of one id are one event), and integer columns that
 serve as guardrails, for example `thumb_down` or `reports`.
 
-Times are timestamps, in UTC where they carry no zone. Columns not named here are not read, and the
-readout names them. What a log cannot hold (no user, another arm, a sends of NaN) is an
-`InputDataError`, never a row dropped in silence.
+Times are timestamps, in UTC where they carry no zone; a date means its first moment. Columns not
+named here are not read, and the readout names them. What a log cannot hold (no user, another arm, a
+sends of NaN) is an `InputDataError`, never a row dropped in silence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -158,9 +158,12 @@ def _arm_numbers(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
 
 def _times(name: str, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    if pa.types.is_date(column.type):
+        return column.cast(pa.timestamp("us")).cast(pa.int64())
     if not pa.types.is_timestamp(column.type):
         raise InputDataError(
-            f"{where}: column {name!r} is {column.type}, must be a timestamp (UTC); convert it"
+            f"{where}: column {name!r} is {column.type}, must be a timestamp (UTC) or a date; "
+            "convert it"
         )
     return column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
 

@@ -13,12 +13,12 @@ from flywheel_core.artifacts import ArtifactRef, read_manifest
 from flywheel_core.errors import ArtifactMissing
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import ExperimentRule
-from flywheel_core.experiments.exposure_log import append_day
+from flywheel_core.experiments.exposure_log import append_day, days_logged
 from flywheel_core.experiments.journal import Journal
 from flywheel_core.experiments.ramp import RAMP_STEP_DAYS
 from flywheel_core.pointers import Pointer
 from flywheel_core.release.experiments import CANDIDATE, Experiment
-from flywheel_core.release.ramping import events_of
+from flywheel_core.release.ramping import events_of, next_world_day
 from flywheel_core.store import Store
 from flywheel_core.world.experiment import ExperimentConfig
 from flywheel_core.world.experiment_logs import simulate_logs
@@ -39,10 +39,10 @@ def log_world_day(
     seed: int = 0,
     size: ExperimentConfig | None = None,
 ) -> None:
-    """Live `day` and log it, as far as it lies in the step that is being read. The same day gives
-    the same rows, so living it again changes nothing."""
+    """Live `day`, and the days before it that nobody lived, as far as they lie in the step that is
+    being read. The same day gives the same rows, so living it again changes nothing."""
     journal = Journal(store, flywheel, experiment.experiment_id)
-    first, num_days = day, rule.num_days
+    first, num_days = next_world_day(journal, experiment.generation), rule.num_days
     allocation = Allocation(
         experiment_id=experiment.experiment_id,
         test_share=rule.test_share,
@@ -52,14 +52,19 @@ def log_world_day(
         state = journal.state()
         first, allocation = state.first_day, state.allocation
         num_days = rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
-        if state.is_over or not 0 <= (day - first).days < num_days:
+        if state.is_over:
             return
+    there = days_logged(store, experiment.exposures)
+    wanted = {first + datetime.timedelta(days=number) for number in range(num_days)}
+    missing = {one for one in wanted if one <= day} - set(there)
+    if not missing:
+        return
     control, test = _utilities(store, flywheel, seed)
     config = (size or ExperimentConfig()).model_copy(update={"num_days": num_days})
     for logged in simulate_logs(control, test, allocation, config, first, seed):
-        if logged.day == day:
-            append_day(store, experiment.exposures, day, logged.exposures, "exposed_at")
-            append_day(store, events_of(experiment), day, logged.events, "at")
+        if logged.day in missing:
+            append_day(store, events_of(experiment), logged.day, logged.events, "at")
+            append_day(store, experiment.exposures, logged.day, logged.exposures, "exposed_at")
 
 
 def _utilities(store: Store, flywheel: str, seed: int) -> tuple[FloatArray, FloatArray]:

@@ -174,6 +174,18 @@ def _other_type(name: str, kind: pa.DataType) -> pa.DataType:
     return {pa.string(): pa.large_string(), pa.int64(): pa.float64()}.get(kind, kind)
 
 
+def test_dates_without_times_are_read(tmp_path: Path) -> None:
+    folders = clean_logs(200).write(tmp_path)
+    expected = analyze(*folders, ReadoutConfig())
+    for folder, name in zip(folders, ("exposed_at", "at"), strict=True):
+        for path in folder.iterdir():
+            table = pq.read_table(path)
+            place = table.column_names.index(name)
+            dates = table.column(name).cast(pa.date32())
+            pq.write_table(table.set_column(place, name, dates), path)
+    assert analyze(*folders, ReadoutConfig()) == expected
+
+
 def test_partitions_are_even_and_depend_on_the_id_alone() -> None:
     ids = pa.chunked_array([[f"user-{n}" for n in range(5000)], ["", "é" * 60, "é" * 60]])
     numbers = partition_of(ids, 16)

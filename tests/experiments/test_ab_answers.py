@@ -222,7 +222,7 @@ def test_the_world_lives_an_experiment_to_its_release(tmp_path: Path) -> None:
 def test_outside_the_world_nobody_invents_users(tmp_path: Path) -> None:
     store, _ = open_world(tmp_path, lift=None)
     with pytest.raises(ArtifactMissing, match="holds no true effect"):
-        log_world_day(store, FLYWHEEL, EXPERIMENT, RULE, day(0))
+        log_world_day(store, FLYWHEEL, EXPERIMENT, RULE, datetime.date(2026, 1, 19))
     with pytest.raises(InputDataError, match="no day is logged yet"):
         day_of_run(
             store, FLYWHEEL, EXPERIMENT, "r", given=None, scheduled_for=None, simulated=False
