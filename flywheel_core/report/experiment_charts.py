@@ -90,7 +90,7 @@ def day_chart(name: str, days: Sequence[DayReadout], num_days: int) -> LiftChart
             LiftMark(
                 x=round(left + step * (index + 0.5), 2),
                 y=_height(scale, lift),
-                label=f"{day.day:%-d %b}" if index in (0, num_days - 1) else f"{index + 1}",
+                label=f"{day.day:%-d %b}" if index in (0, num_days - 1) else f"{day.day:%-d}",
                 text=lift.text() if lift else day.reason,
                 state=state_of(decisive),
                 peeking=bool(read and read.peeking),
