@@ -7,7 +7,14 @@ import typer
 
 from flywheel_core.errors import ConfigError
 from flywheel_core.experiments.fieller import Z_95
-from flywheel_core.terminal import JsonOption, clear_errors, console, emit
+from flywheel_core.terminal import (
+    ByOption,
+    JsonOption,
+    ReasonOption,
+    clear_errors,
+    console,
+    emit,
+)
 
 if TYPE_CHECKING:
     from flywheel_core.experiments.config import ReadoutConfig
@@ -199,3 +206,19 @@ def assign(
                 highlight=False,
             ),
         )
+
+
+@ab_app.command("end")
+def end_open(
+    reason: ReasonOption,
+    by: ByOption,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Roll the open experiment's candidate back; works with Airflow down."""
+    from flywheel_core.deployment import Deployment
+    from flywheel_core.release.ramping import end_experiment
+
+    with clear_errors():
+        store = Deployment.from_environment().store()
+        end_experiment(store, flywheel, by=by, reason=reason)
+        console.print(f"the experiment of {flywheel} is closed; nobody meets its candidate")

@@ -11,6 +11,8 @@ DIMENSIONS = ("locale", "language", "jtbd", "user_kind")
 COVARIATES = ("pre_engaged_days", "pre_sends")
 """Columns of the exposures that say what a user did before."""
 
+METRIC_NAMES = ("breadth", "depth", "depth_per_assigned_user")
+
 RESERVED = ("user_id", "at", "event_id", "one", "engaged", "engaged_days", *COVARIATES)
 
 
@@ -60,6 +62,20 @@ class ExperimentRule(BaseModel):
         default_factory=lambda: {"breadth": 2.0, "depth": 5.0, "depth_per_assigned_user": 5.0}
     )
     expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> "ExperimentRule":
+        for field in ("metric_guardrails", "expected_lifts_pct"):
+            unknown = sorted(set(getattr(self, field)) - set(METRIC_NAMES))
+            if unknown:
+                raise ValueError(f"{field}: {unknown[0]!r} is none of {', '.join(METRIC_NAMES)}")
+        wrong = [name for name, lift in self.expected_lifts_pct.items() if not lift > 0]
+        if wrong:
+            raise ValueError(
+                f"expected_lifts_pct: {wrong[0]} is {self.expected_lifts_pct[wrong[0]]}, must be "
+                "above 0; give the lift the experiment was sized for"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sensible(self) -> "ExperimentRule":

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from flywheel_core.artifacts import SCHEMA_VERSION, Record, digest_of
 from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict
 from flywheel_core.experiments.assignment import Allocation
-from flywheel_core.experiments.ramp import Action, RampState, advance
+from flywheel_core.experiments.ramp import Action, RampState, advance, rolled_back
 from flywheel_core.experiments.readout import DayReadout, Readout
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
@@ -114,6 +114,18 @@ class Journal:
         decision = self.decision(day) or mine
         moved = not later and self._take_step(decision)
         return Decided(decision=decision, is_new=is_new, moved=moved, state=self.state())
+
+    def end(self, *, by: str, reason: str) -> RampState:
+        """Take the candidate from everybody, whatever day it is. A release is not taken back:
+        that is production's rollback."""
+        while True:
+            newest, state = self._ramp.newest(), self.state()
+            if state.is_over or newest is None:
+                return state
+            ended = rolled_back(state)
+            with suppress(PointerConflict):  # a run was first: look at where it stands now
+                self._append(ended, newest.number, by=by, reason=reason)
+                return ended
 
     def _take_step(self, decision: Decision) -> bool:
         newest = self._ramp.newest()

@@ -145,13 +145,10 @@ def advance(state: RampState, day: datetime.date, action: Action) -> RampState:
         )
     if action.kind == "nothing":
         return state
-    changed: dict[str, object] = {"decided": day}
     if action.kind == "rollback":
-        changed["phase"] = "rolled_back"
-        changed["allocation"] = state.allocation.model_copy(
-            update={"test_share": 0.0, "control_share": 0.0}
-        )
-    elif action.kind == "release":
+        return rolled_back(state).model_copy(update={"decided": day})
+    changed: dict[str, object] = {"decided": day}
+    if action.kind == "release":
         changed["phase"] = "released"
         changed["allocation"] = ramped(state.allocation, state.allocation.range_share)
     elif action.kind == "ramp":
@@ -162,6 +159,12 @@ def advance(state: RampState, day: datetime.date, action: Action) -> RampState:
     if action.kind in ("wait", "ask"):
         del changed["decided"]  # the day is still to be decided
     return state.model_copy(update=changed)
+
+
+def rolled_back(state: RampState) -> RampState:
+    """Nobody meets the candidate any more."""
+    nobody = state.allocation.model_copy(update={"test_share": 0.0, "control_share": 0.0})
+    return state.model_copy(update={"phase": "rolled_back", "allocation": nobody})
 
 
 def day_to_read(state: RampState, config: ReadoutConfig, asked: datetime.date) -> datetime.date:

@@ -1,11 +1,11 @@
 """One metric on one day: its lift, how sure, and what could have been seen."""
 
+import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from flywheel_core.errors import ConfigError
 from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.experiments.fieller import Z_95
@@ -33,11 +33,6 @@ def guardrail_metrics(config: ReadoutConfig) -> tuple[Metric, ...]:
         Metric(name=one.column, numerator=one.column, harm=one.harm) for one in config.guardrails
     ]
     known = {metric.name: metric for metric in METRICS}
-    unknown = set(config.metric_guardrails) - set(known)
-    if unknown:
-        raise ConfigError(
-            f"metric_guardrails: {sorted(unknown)[0]!r} is none of {', '.join(known)}"
-        )
     guarding = [
         known[name].model_copy(update={"harm": "down"}) for name in config.metric_guardrails
     ]
@@ -55,50 +50,58 @@ def read_metric(
     """One metric at the end of a day; `drawn` is the users' histogram where a bootstrap interval
     is wanted."""
     peeking = day < config.num_days - 1
-    for name, arm in (("test", test), ("control", control)):
-        fault = unreadable(metric, arm)
+    told: dict[str, Any] = {"name": metric.name, "peeking": peeking, "harm": metric.harm}
+    for arm, sums in (("test", test), ("control", control)):
+        fault = unreadable(metric, sums)
         if fault:
-            return MetricReadout(
-                name=metric.name, peeking=peeking, unreadable=f"{name}: {fault}", harm=metric.harm
-            )
-    arms = tuple(arm_mean(metric, arm, day + 1) for arm in (test, control))
-    if arms[0].standard_error == 0 and arms[1].standard_error == 0:
-        return MetricReadout(
-            name=metric.name,
-            peeking=peeking,
-            test=arms[0],
-            control=arms[1],
-            harm=metric.harm,
-            unreadable="no user differs from another in either arm: a variance of 0 is no "
-            "evidence; look at what is logged",
-        )
+            return MetricReadout(unreadable=f"{arm}: {fault}", **told)
+    means = [arm_mean(metric, sums, day + 1) for sums in (test, control)]
+    if not any(mean.standard_error for mean in means):
+        return MetricReadout(test=means[0], control=means[1], unreadable=NO_VARIANCE, **told)
     expected = config.expected_lifts_pct.get(metric.name, config.expected_guardrail_lift_pct)
-    lift = _fixed(arms[0], arms[1], config)
-    valid = always_valid_lift(*arms, expected_lift_pct=expected, alpha=config.alpha)
-    decisive = valid if peeking else lift
-    worse = {"down": -1, "up": 1}.get(metric.harm or "")
-    moved = (arms[0].mean > arms[1].mean) - (arms[0].mean < arms[1].mean)
-    error = (arms[0].standard_error ** 2 + arms[1].standard_error ** 2) ** 0.5
+    lift = _fixed(means[0], means[1], config)
+    valid = always_valid_lift(*means, expected_lift_pct=expected, alpha=config.alpha)
     return MetricReadout(
-        name=metric.name,
-        test=arms[0],
-        control=arms[1],
+        test=means[0],
+        control=means[1],
         lift=lift,
-        peeking=peeking,
         always_valid=valid,
         adjusted=_adjusted(metric, test, control, config, day, expected),
-        minimum_detectable_lift_pct=minimum_detectable_lift_pct(
-            error, arms[1].mean, alpha=config.alpha, power=config.target_power
-        )
-        if arms[1].mean
-        else None,
-        delta=delta_interval(*arms, level=1 - config.alpha)
-        if config.with_delta and arms[1].mean
-        else None,
+        minimum_detectable_lift_pct=_detectable(means[0], means[1], config),
+        delta=_delta(means[0], means[1], config),
         bootstrap=_bootstrap(metric, drawn, config),
-        harm=metric.harm,
-        loss=decisive.significant and moved == worse,
+        loss=_is_loss(valid if peeking else lift, means[0], means[1], metric.harm),
+        **told,
     )
+
+
+NO_VARIANCE = (
+    "no user differs from another in either arm: a variance of 0 is no evidence; look at what is "
+    "logged"
+)
+
+
+def _is_loss(decisive: Lift, test: ArmMean, control: ArmMean, harm: str | None) -> bool:
+    """Whether the guardrail moved for the worse, significantly. By the means, not by the lift:
+    over a control of 0 there is none."""
+    if harm is None or not decisive.significant:
+        return False
+    return test.mean > control.mean if harm == "up" else test.mean < control.mean
+
+
+def _detectable(test: ArmMean, control: ArmMean, config: ReadoutConfig) -> float | None:
+    if control.mean == 0:
+        return None
+    error = math.hypot(test.standard_error, control.standard_error)
+    return minimum_detectable_lift_pct(
+        error, control.mean, alpha=config.alpha, power=config.target_power
+    )
+
+
+def _delta(test: ArmMean, control: ArmMean, config: ReadoutConfig) -> Interval | None:
+    if not config.with_delta or control.mean == 0:
+        return None
+    return delta_interval(test, control, level=1 - config.alpha)
 
 
 def _fixed(test: ArmMean, control: ArmMean, config: ReadoutConfig, covariance: float = 0.0) -> Lift:

@@ -31,7 +31,7 @@ from flywheel_core.experiments.ramp import (
 from flywheel_core.experiments.readout import Readout
 from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.release.decision import StaleCandidate
-from flywheel_core.release.experiments import CANDIDATE, Experiment
+from flywheel_core.release.experiments import CANDIDATE, Experiment, read_open_experiment
 from flywheel_core.release.promotion import PRODUCTION, is_frozen
 from flywheel_core.store import Store
 
@@ -204,6 +204,18 @@ def next_over(action: Action | None, state: RampState) -> Action:
     if action is not None:
         return Action(kind="nothing", reason=f"it was {action.kind} ({action.reason})")
     return Action(kind="nothing", reason=f"the experiment stands at: {state.phase}")
+
+
+def end_experiment(store: Store, flywheel: str, *, by: str, reason: str) -> RampState | None:
+    """Roll the open experiment back by hand, at any time and with Airflow down: nobody meets the
+    candidate any more, and its experiment is closed. None where it had not started."""
+    experiment = read_open_experiment(store, flywheel)
+    if experiment is None:
+        raise ConfigError(f"flywheel {flywheel!r} has no open experiment; `flywheel status` shows")
+    journal = Journal(store, flywheel, experiment.experiment_id)
+    state = journal.end(by=by, reason=reason) if journal.is_started else None
+    _close(store, flywheel, experiment, by, reason)
+    return state
 
 
 def _follow(store: Store, flywheel: str, experiment: Experiment, action: Action, by: str) -> None:

@@ -16,7 +16,9 @@ from ab_store import (
     production,
     start,
 )
+from typer.testing import CliRunner
 
+from flywheel_core.cli import app
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
@@ -256,6 +258,33 @@ def test_a_run_that_dies_half_way_is_completed_by_the_next(
     run(store, 7)
     assert production(store) == EXPERIMENT.candidate_digest
     assert read_open_experiment(store, FLYWHEEL) is None
+
+
+def test_an_experiment_can_be_ended_by_hand_at_any_time(
+    store: Store, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(store, 1.0)
+    run(store, 0)
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path))
+    monkeypatch.setenv("FLYWHEEL_STORE", str(tmp_path / "store"))
+    command = ["ab", "end", "--by", "oncall", "--reason", "complaints", "--flywheel", FLYWHEEL]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert read_open_experiment(store, FLYWHEEL) is None
+    state = Journal(store, FLYWHEEL, "x7").state()
+    assert (state.phase, state.allocation.test_share) == ("rolled_back", 0.0)
+    assert run(store, 6, answer="approve").action.kind == "nothing"
+    assert production(store) == EXPERIMENT.control_digest
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 1
+    assert "no open experiment" in again.output
+
+
+def test_a_rule_that_names_no_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match="metric_guardrails: 'bredth' is none of"):
+        ReadoutConfig(metric_guardrails=("bredth",))
+    with pytest.raises(ValueError, match="must be above 0"):
+        ReadoutConfig(expected_lifts_pct={"depth": 0.0})
 
 
 def test_a_day_is_logged_once_and_only_with_its_own_rows(store: Store) -> None:
