@@ -112,7 +112,7 @@ class CurationSection(Section):
 
     keep_share: Share = 0.9
     embedder: EmbedderConfig = EmbedderConfig()
-    cluster_rows_max: int = Field(1024, ge=2)
+    cluster_rows_max: int = Field(1024, ge=2, le=8192)
     first_turn_share_min: Share = 0.10
     character_share_max: Share = 0.03
     rl_older_share_max: Share = 0.0

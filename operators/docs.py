@@ -58,7 +58,8 @@ STAGE_HINTS: dict[str, str] = {
     "`flywheel ingest FILE` and start a new run, because this run's plan names the bad one.",
     "curate": "“kept none of N rows” means that the rules rejected all of the traffic: look at the "
     "day's file.",
-    "annotate": "A model of the pool could not be served, or the traffic gave no pairs.",
+    "annotate": "A model of the pool could not be served, or the traffic gave no pairs. “n of m "
+    "tasks have fewer than k reviews” is people's work in progress: when it is done, *Clear*.",
     "reward_models": "A training failed; out of memory asks for another `execution.launch`.",
     "rejection_sampling": "A model of the pool could not be served or scored.",
     "sft": "A training failed; out of memory asks for another `execution.launch`.",

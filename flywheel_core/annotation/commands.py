@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
+from flywheel_core.errors import ConfigError
 from flywheel_core.terminal import JsonOption, RecipeOption, clear_errors, console, emit
 
 annotate_app = typer.Typer(no_args_is_help=True, help="Annotation tasks out, labels in.")
@@ -66,6 +67,52 @@ def import_(
         section = load_recipe(recipe).annotation
         report = import_labels(batch, labels, out, file_format, section)
         emit(report, as_json, lambda: _show_import(report, out))
+
+
+UrlOption = Annotated[str, typer.Option(help="Of the Label Studio server.")]
+TokenOption = Annotated[Path, typer.Option("--token-file", help="File with an API token.")]
+PushedArgument = Annotated[Path, typer.Argument(help="Folder with tasks.json and its page.")]
+
+
+@annotate_app.command("push")
+def push(
+    batch: PushedArgument,
+    url: UrlOption,
+    token_file: TokenOption,
+    title: Annotated[str | None, typer.Option(help="Of the project; the folder's name.")] = None,
+    recipe: RecipeOption = "tiny_cpu",
+) -> None:
+    """Make a Label Studio project of a batch; again, it finds the one it made."""
+    from flywheel_core.annotation.label_studio_server import LabelStudioServer
+    from flywheel_core.recipe import load_recipe
+
+    with clear_errors():
+        annotators = load_recipe(recipe).annotation.num_annotators
+        server = LabelStudioServer(url, _token(token_file))
+        made = server.push(batch, title or batch.resolve().name, annotators)
+        console.print(f"{made.url}/projects/{made.project}", highlight=False)
+
+
+@annotate_app.command("pull")
+def pull(batch: PushedArgument, url: UrlOption, token_file: TokenOption) -> None:
+    """Fetch the labels of a pushed batch into its folder."""
+    from flywheel_core.annotation.label_studio_server import LabelStudioServer
+
+    with clear_errors():
+        labels = LabelStudioServer(url, _token(token_file)).pull(batch)
+        console.print(str(labels), highlight=False, soft_wrap=True)
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"--token-file: {path} cannot be read ({error}); put the token there, for you alone"
+        ) from error
+    if not token or any(character.isspace() for character in token):
+        raise ConfigError(f"--token-file: {path} must hold one token and nothing else; mend it")
+    return token
 
 
 @annotate_app.command("agreement")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from flywheel_core.annotation.label_studio import (
     SIDES,
@@ -23,7 +23,7 @@ from flywheel_core.annotation.label_studio import (
     to_label_studio,
 )
 from flywheel_core.annotation.questions import question_set
-from flywheel_core.annotation.reviews import Answer, Review
+from flywheel_core.annotation.reviews import Answer, Review, utc_text
 from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.errors import InputDataError, LabelsPending
 from flywheel_core.recipe import describe_faults
@@ -54,7 +54,7 @@ class LabelLine(BaseModel):
     answers: dict[str, dict[Side, bool]] = {}
     rewrite: str | None = None
     question_set: str | None = None
-    submitted_at: str | None = None
+    submitted_at: AwareDatetime | None = None
     duration_s: float | None = Field(None, ge=0)
 
 
@@ -175,7 +175,7 @@ def _review(label: LabelLine, tasks: Mapping[str, AnnotationTask]) -> Review:
         vote=vote,
         answers=answers,
         rewrite=(label.rewrite or "").strip() or None,
-        submitted_at=label.submitted_at,
+        submitted_at=None if label.submitted_at is None else utc_text(label.submitted_at),
         duration_s=label.duration_s,
     )
 

@@ -8,11 +8,12 @@ choice of its own, because `Pairwise` has only two sides.
 
 import html
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
 from flywheel_core.annotation.questions import QuestionSet, Workflow
-from flywheel_core.annotation.reviews import Answer, Review
+from flywheel_core.annotation.reviews import Answer, Review, utc_text
 from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.errors import InputDataError
 from flywheel_core.records import TIE_VOTE
@@ -144,7 +145,7 @@ def _review(
         vote=_vote(results, left, where),
         answers=dict(_answers(results, left)),
         rewrite=" ".join(results.get("rewrite", {}).get("text", [])).strip() or None,
-        submitted_at=annotation.get("created_at"),
+        submitted_at=_submitted(annotation, where),
         duration_s=annotation.get("lead_time"),
     )
 
@@ -159,6 +160,17 @@ def _annotator(annotation: Mapping[str, Any], where: str) -> str:
             "agreement needs one"
         )
     return str(by)
+
+
+def _submitted(annotation: Mapping[str, Any], where: str) -> str | None:
+    created = annotation.get("created_at")
+    if created is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(created)
+    except (TypeError, ValueError) as error:
+        raise InputDataError(f"{where}: created_at {created!r} must be an ISO time") from error
+    return utc_text(moment)
 
 
 def _vote(results: Mapping[str, Any], left_response: int, where: str) -> int | None:

@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 from flywheel_core.curation.diversity import prompt_text
 from flywheel_core.curation.hashing import hash_share
-from flywheel_core.curation.near_duplicates import ShingleSets
-from flywheel_core.curation.shingles import shingles
+from flywheel_core.curation.shingles import ShingleSets, shingles
 from flywheel_core.records import CONTEXT_FIELDS, TRAFFIC
 
 _STRATA = [field for field in CONTEXT_FIELDS if field.name != "messages"]
@@ -69,7 +68,8 @@ SHINGLES = pa.schema([pa.field("shingles", pa.list_(pa.uint32()), nullable=False
 
 def shingles_table(messages: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
     """The shingles of conversations, a row each."""
-    column = pa.array([shingles(one) for one in messages], SHINGLES.field("shingles").type)
+    sets = shingles(messages)
+    column = pa.ListArray.from_arrays(pa.array(sets.offsets, pa.int32()), pa.array(sets.values))
     return pa.table([column], SHINGLES)
 
 

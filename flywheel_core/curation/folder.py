@@ -199,6 +199,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "safety": told["safety"],
         "labels": told["labels"],
         **({"lint": told["lint"]} if "lint" in told else {}),
+        "duplicates": told["duplicates"],
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
         "constraints": surfaces,
@@ -212,8 +213,14 @@ def summary(report: dict[str, Any]) -> str:
     phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    duplicates = report["duplicates"]
+    lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
     for surface, told in report["constraints"].items():
-        final = told["final"]
+        final, pruned = told["final"], told["diversity"]["pruned"]
+        lines.append(
+            f"  {surface}: pruned {pruned['equal_turn']} whose turn is worded like another's, "
+            f"{pruned['similar_turn']} that are close to one"
+        )
         lines.append(
             f"  {surface}: first turns {final['first_turn_share']:.1%}, largest character "
             f"{final['largest_character_share']}, split by {told['split_by']}"

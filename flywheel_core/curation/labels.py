@@ -26,10 +26,6 @@ class JobClassifier(Protocol):
     """Says which job-to-be-done each conversation is for, in the recipe's own words (Table 1);
     None where it cannot tell."""
 
-    def _embedded(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._embedder.embed(texts)
-        return vectors[np.arange(len(vectors))]
-
     def jobs_of(self, conversations: Sequence[Messages]) -> Sequence[str | None]: ...
 
 
@@ -146,10 +142,6 @@ class NearestExample:
         self._jobs = [job for job, texts in examples.items() for _ in texts]
         self._vectors = self._embedded([text for texts in examples.values() for text in texts])
 
-    def _embedded(self, texts: Sequence[str]) -> Vectors:
-        vectors = self._embedder.embed(texts)
-        return vectors[np.arange(len(vectors))]
-
     def jobs_of(self, conversations: Sequence[Messages]) -> list[str | None]:
         """One embedding a conversation."""
         vectors = self._embedded([messages[-1]["content"] for messages in conversations])
@@ -160,6 +152,10 @@ class NearestExample:
             self._jobs[place] if value >= self._similarity_min else None
             for place, value in zip(nearest, highest, strict=True)
         ]
+
+    def _embedded(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._embedder.embed(texts)
+        return vectors[np.arange(len(vectors))]
 
 
 def job_examples(config: JobsConfig) -> dict[str, tuple[str, ...]]:

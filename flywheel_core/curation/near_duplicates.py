@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from flywheel_core.curation.shingles import Shingles, mixed, shingles
+from flywheel_core.curation.shingles import Shingles, ShingleSets, mixed, shingles
 
 JACCARD_MIN = 0.8
 BANDS, BAND_ROWS = 25, 5
@@ -58,27 +58,7 @@ def jaccard(first: Shingles, second: Shingles) -> float:
 
 def near_duplicates(rows: Sequence[Mapping[str, Any]], indices: Sequence[int]) -> Groups:
     """The groups of near duplicates among the rows `indices`."""
-    return group(ShingleSets.of([shingles(rows[index]["messages"]) for index in indices]), indices)
-
-
-@dataclass(frozen=True)
-class ShingleSets:
-    """The sets of many rows in one array: the `n`-th is `values[offsets[n]:offsets[n + 1]]`."""
-
-    values: Shingles
-    offsets: Integers
-
-    @classmethod
-    def of(cls, sets: Sequence[Shingles]) -> "ShingleSets":
-        """Sets one after the other."""
-        offsets = np.cumsum([0, *(one.size for one in sets)], dtype=np.int64)
-        return cls(np.concatenate([np.empty(0, np.uint32), *sets]), offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, number: int) -> Shingles:
-        return self.values[self.offsets[number] : self.offsets[number + 1]]
+    return group(shingles(rows[index]["messages"] for index in indices), indices)
 
 
 def group(sets: ShingleSets, indices: Sequence[int]) -> Groups:

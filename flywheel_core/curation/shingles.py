@@ -5,9 +5,11 @@ alike. A short conversation ("hi") is nobody's copy: below `WORDS_MIN` words its
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy.typing as npt
 
 WORDS_MIN = 10
 SHINGLE_WORDS = 3
+CHUNK_ROWS = 1_000
+"""Conversations whose words are Python strings at a time."""
 
 Shingles: TypeAlias = npt.NDArray[np.uint32]
 """Sorted, each once. Of two conversations of a hundred runs each, two different runs have one hash
@@ -26,18 +30,55 @@ _PLACES = np.array(
 """Odd 64-bit numbers, one for each place in a run, so that the order of its words counts."""
 
 
-def shingles(messages: Sequence[Mapping[str, Any]]) -> Shingles:
-    """The runs of three words that these turns hold; none where there are few words."""
-    spoken = " ".join(turn["content"] for turn in messages if turn["role"] != "system")
-    words = re.findall(r"\w+", spoken.lower())
-    if len(words) < WORDS_MIN:
-        return np.empty(0, np.uint32)
-    hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
-    num_runs = len(words) - SHINGLE_WORDS + 1
-    runs = np.zeros(num_runs, np.uint64)
+@dataclass(frozen=True)
+class ShingleSets:
+    """The sets of many rows in one array: the `n`-th is `values[offsets[n]:offsets[n + 1]]`."""
+
+    values: Shingles
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sets: Sequence[Shingles]) -> "ShingleSets":
+        """Sets one after the other."""
+        offsets = np.cumsum([0, *(one.size for one in sets)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.uint32), *sets]), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> Shingles:
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
+
+
+def shingles(conversations: Iterable[Sequence[Mapping[str, Any]]]) -> ShingleSets:
+    """The runs of three words of each conversation's turns; none where there are few words."""
+    values, sizes = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+    waiting = iter(conversations)
+    while words := [_words(turns) for turns in islice(waiting, CHUNK_ROWS)]:
+        runs, rows = _runs(words)
+        # One sort orders the runs of all rows, and finds those that a row says twice.
+        keys = np.unique(rows << np.uint64(32) | runs)
+        values.append(keys.astype(np.uint32))
+        sizes.append(np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(words)))
+    return ShingleSets(np.concatenate(values), np.cumsum(np.concatenate(sizes), dtype=np.int64))
+
+
+def _runs(words: Sequence[list[str]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The 32-bit hash of each run of words within a row, and its row's number."""
+    rows = np.repeat(np.arange(len(words), dtype=np.uint64), [len(one) for one in words])
+    hashes = np.fromiter(map(_word_hash, chain.from_iterable(words)), np.uint64, len(rows))
+    num_runs = max(0, len(rows) - SHINGLE_WORDS + 1)
+    sums = np.zeros(num_runs, np.uint64)
     for place, factor in enumerate(_PLACES):
-        runs += hashes[place : place + num_runs] * factor
-    return np.unique(mixed(runs) >> np.uint64(32)).astype(np.uint32)
+        sums += hashes[place : place + num_runs] * factor
+    inside = rows[:num_runs] == rows[len(rows) - num_runs :]
+    return mixed(sums[inside]) >> np.uint64(32), rows[:num_runs][inside]
+
+
+def _words(turns: Sequence[Mapping[str, Any]]) -> list[str]:
+    spoken = " ".join(turn["content"] for turn in turns if turn["role"] != "system")
+    words: list[str] = re.findall(r"\w+", spoken.lower())
+    return words if len(words) >= WORDS_MIN else []
 
 
 def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,6 +1,7 @@
 """Tasks out and labels in through files: JSONL, and Label Studio's real export."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -64,6 +65,20 @@ def test_sides_become_responses(tmp_path: Path) -> None:
     assert tie.vote == TIE_VOTE
 
 
+def test_labels_are_put_in_the_order_of_their_times_whatever_the_zone(tmp_path: Path) -> None:
+    _, tasks = world_tasks(3)
+    times = ("2026-03-01T12:00:00+02:00", "2026-03-01T09:00:00.5Z", "2026-03-01T09:00:00Z")
+    path = tmp_path / "labels.jsonl"
+    path.write_text(
+        "\n".join(line(task, submitted_at=at) for task, at in zip(tasks, times, strict=True))
+    )
+    reviews = read_labels(path, tasks, "files")
+    ordered = check_reviews(tasks, reviews, num_annotators=1).reviews
+    assert [one.task_id for one in ordered] == [tasks[i].task_id for i in (2, 1, 0)]
+    untimed = [*reviews[:2], replace(reviews[2], submitted_at=None)]
+    assert check_reviews(tasks, untimed, num_annotators=1).reviews == untimed
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -71,6 +86,7 @@ def test_sides_become_responses(tmp_path: Path) -> None:
         ('{"task_id": "t", "annotator_id": "a", "choice": "middle"}', r"choice: .*'middle'"),
         ('{"task_id": "t", "annotator_id": ""}', r"annotator_id: .*at least 1 character"),
         ('{"annotator_id": "a"}', "task_id: missing; add it"),
+        ('{"task_id": "t", "annotator_id": "a", "submitted_at": "2026-03-01T09:00"}', "timezone"),
         ('{"task_id": "t", "annotator_id": "a", "mood": 1}', "mood: unknown key"),
     ],
 )

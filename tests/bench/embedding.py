@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_core.curation.diversity import prune
-from flywheel_core.curation.near_duplicates import ShingleSets, group
+from flywheel_core.curation.near_duplicates import group
+from flywheel_core.curation.shingles import ShingleSets
 from flywheel_core.engines.config import EmbedderConfig, EngineConfig
 from flywheel_core.engines.embedder import SentenceEmbedder
 from flywheel_core.engines.embeddings import ShardedEmbedder

@@ -39,10 +39,10 @@ from tests.bench.reward_samples import (
 Kind = Literal["pointwise", "pairwise"]
 Reviews = Literal["all", "single", "unanimous"]
 
-CURVE_SIZES = (250, 500, 1000, 2000, 4000)
-CURVE_EVAL_PAIRS = 3000
-AGREEMENT_TRAIN_PAIRS, AGREEMENT_EVAL_PAIRS = 1200, 3000
-DRIFT_PAIRS, DRIFT_EVAL_PAIRS = 500, 700
+CURVE_SIZES = (125, 250, 500, 1000)
+CURVE_EVAL_PAIRS = 2000
+AGREEMENT_TRAIN_PAIRS, AGREEMENT_EVAL_PAIRS = 400, 2000
+DRIFT_PAIRS, DRIFT_EVAL_PAIRS = 240, 500
 
 
 def rows() -> Iterator[Row]:
@@ -350,7 +350,7 @@ def drift_rows(bench: Bench) -> Iterator[Row]:
     family = ledger.families[0]
     from flywheel_core.report.ledger_chart import render_ledger
 
-    picture = Path("ledger.svg")
+    picture = Path("bench_ledger.svg")
     picture.write_text(render_ledger(ledger), encoding="utf-8")
     gains = diagonal_gains(family)
     table = "; ".join(

@@ -5,10 +5,10 @@ interleaved in one process on one thread, with cold prefix caches.
 """
 
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from tests.bench.reward_samples import world_pairs, write_rows
 NUM_PROMPTS = 400
 NUM_CANDIDATES = 4
 NAIVE_BATCH = 32
-REPEATS = 5
+OTHER_BATCHES = (8, 64)
+SCORING_REPEATS, TRAINING_REPEATS = 7, 3
 TRAIN_PAIRS = 960
 
 
@@ -64,23 +65,21 @@ def scoring(folder: Path) -> Iterator[Row]:
         "bare": lambda: cold(bare, lambda: bare_scores(bare, texts)),
         "padded": lambda: padded_loop(model, texts, NAIVE_BATCH),
     }
+    for size in OTHER_BATCHES:
+        works[f"padded at {size}"] = partial(padded_loop, model, texts, size)
     ours.score(model, asked[:8])
     rates: dict[str, list[float]] = {name: [] for name in works}
     scores: dict[str, np.ndarray] = {}
-    for _ in range(REPEATS):
+    for _ in range(SCORING_REPEATS):
         for name, work in works.items():
             started_s = time.monotonic()
             scores[name] = work()
             rates[name].append(len(asked) / (time.monotonic() - started_s))
-    other_batches = {
-        size: len(texts) / seconds(lambda size=size: padded_loop(model, texts, size))
-        for size in (8, 64)
-    }
-    said = ", ".join(f"{name} {statistics.median(found):.0f}/s" for name, found in rates.items())
-    what = f"{NUM_PROMPTS} prompts x {NUM_CANDIDATES} candidates, median of {REPEATS}: {said}"
+    said = ", ".join(f"{name} {max(found):.0f}/s" for name, found in rates.items())
+    what = f"{NUM_PROMPTS} prompts x {NUM_CANDIDATES} candidates, best of {SCORING_REPEATS}: {said}"
     at_other = ", ".join(
-        f"{statistics.median(rates['ours']) / rate:.2f}x at batch {size}"
-        for size, rate in other_batches.items()
+        f"{max(rates['ours']) / max(rates[f'padded at {size}']):.2f}x at batch {size}"
+        for size in OTHER_BATCHES
     )
     yield ratio(
         "scoring_vs_padded_loop",
@@ -120,10 +119,10 @@ def _agreement(ours: Any, model: Path, asked: Sequence[Any], scores: dict[str, n
 
 
 def ratio(name: str, ours: Sequence[float], theirs: Sequence[float], goal: float, how: str) -> Row:
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    median = statistics.median(ratios)
-    each = ", ".join(f"{value:.2f}" for value in ratios)
-    return Row(name, median, "x", f">= {goal}", median >= goal, f"{how} (ratios {each})")
+    """Best of the repeats against best: what else the machine does only ever makes one slower."""
+    value = max(ours) / max(theirs)
+    each = ", ".join(f"{mine / other:.2f}" for mine, other in zip(ours, theirs, strict=True))
+    return Row(name, value, "x", f">= {goal}", value >= goal, f"{how} (repeat by repeat {each})")
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -234,7 +233,7 @@ def training(folder: Path) -> Iterator[Row]:
         row["target"] = float(row["target"] > 0.5)
     path = write_rows(folder / "pairs.parquet", pairs)
     ours, bare, tokens = [], [], 0
-    for repeat in range(REPEATS):
+    for repeat in range(TRAINING_REPEATS):
         trainer, tokens = our_trainer(path, folder / f"ours-{repeat}")
         ours.append(tokens / seconds(trainer.train))
         trainer = bare_trl(path, folder / f"bare-{repeat}")
@@ -242,8 +241,8 @@ def training(folder: Path) -> Iterator[Row]:
     yield ratio(
         "rm_training_vs_bare_trl", ours, bare, 0.95,
         f"tokens that are no padding a second of train(), {TRAIN_PAIRS} pairs, batch 32, one "
-        f"epoch, one thread, no DeepSpeed on either side: ours {statistics.median(ours):.0f}/s, "
-        f"TRL's RewardTrainer {statistics.median(bare):.0f}/s of {tokens} tokens",
+        f"epoch, one thread, no DeepSpeed on either side: ours {max(ours):.0f}/s, "
+        f"TRL's RewardTrainer {max(bare):.0f}/s of {tokens} tokens",
     )  # fmt: skip
 
 

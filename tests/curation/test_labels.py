@@ -25,8 +25,8 @@ from flywheel_core.curation.labels import (
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
 from flywheel_core.curation.relabel import relabelled
 from flywheel_core.engines.base import Messages, Vectors
-from flywheel_core.engines.config import ExecutorConfig
-from flywheel_core.engines.embedder import MiniLmEmbedder
+from flywheel_core.engines.config import EmbedderConfig, EngineConfig, ExecutorConfig
+from flywheel_core.engines.embedder import SentenceEmbedder
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import NOBODY
@@ -129,7 +129,7 @@ def test_the_nearest_example_decides_if_it_is_near_enough() -> None:
 @pytest.mark.heavy
 def test_jobs_of_hand_written_lines_are_found_as_often_as_is_said() -> None:
     """English lines; half of them are near enough to an example, and of those 95 % are right."""
-    embedder = MiniLmEmbedder()
+    embedder = SentenceEmbedder(EmbedderConfig(), EngineConfig())
     jobs = [job for job, _ in LINES]
     conversations = [said(text)["messages"] for _, text in LINES]
     for similarity_min, covered_min, accuracy_min in ((-1.0, 1.0, 0.80), (0.4, 0.5, 0.93)):

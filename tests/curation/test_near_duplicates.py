@@ -17,7 +17,7 @@ from flywheel_core.curation.near_duplicates import (
     jaccard,
     near_duplicates,
 )
-from flywheel_core.curation.shingles import Shingles, shingles
+from flywheel_core.curation.shingles import CHUNK_ROWS, Shingles, shingles
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
 
 REAL_FILE = Path(__file__).resolve().parents[3] / "shared/reference/topical_chat/test_freq.json.gz"
@@ -150,10 +150,10 @@ def test_200_planted_near_duplicates_in_real_text() -> None:
     limits = HistoryLimits(max_history_turns=3)
     read = itertools.islice(read_topical_chat(REAL_FILE, limits=limits), 0, 9000, 3)
     rows: list[dict[str, Any]] = [
-        one for one in read if isinstance(one, dict) and len(shingles(one["messages"]))
+        one for one in read if isinstance(one, dict) and len(shingles([one["messages"]])[0])
     ]
     rng = random.Random(2)
-    long = [i for i, one in enumerate(rows) if len(shingles(one["messages"])) > 25]
+    long = [i for i, one in enumerate(rows) if len(shingles([one["messages"]])[0]) > 25]
     originals = rng.sample(long, 200)
     for index in originals:
         turns = [dict(turn) for turn in rows[index]["messages"]]
@@ -202,8 +202,18 @@ def test_jaccard_by_hand() -> None:
 
 def test_shingles_are_the_distinct_runs_in_order() -> None:
     words = "a b c a b c a b c d"
-    assert len(shingles([{"role": "user", "content": words}])) == 4
-    backwards = " ".join(reversed(words.split()))
-    one, two = (shingles([{"role": "user", "content": text}]) for text in (words, backwards))
-    assert jaccard(one, two) == 0.0
-    assert np.array_equal(one, shingles([{"role": "user", "content": words.upper() + "!"}]))
+    texts = [words, "too few words", " ".join(reversed(words.split())), words.upper() + "!"]
+    sets = shingles([{"role": "user", "content": text}] for text in texts)
+    assert [len(sets[number]) for number in range(4)] == [4, 0, 4, 4]
+    assert jaccard(sets[0], sets[2]) == 0.0
+    assert np.array_equal(sets[0], sets[3])
+    assert all(np.array_equal(np.unique(sets[number]), sets[number]) for number in range(4))
+
+
+def test_a_set_does_not_depend_on_its_neighbours() -> None:
+    some = [one["messages"] for one in originals_and_variants(4, 20)]
+    conversations = [some[number % 79] for number in range(CHUNK_ROWS + 80)]
+    together = shingles(conversations)
+    for number, turns in enumerate(conversations):
+        assert np.array_equal(together[number], shingles([turns])[0])
+    assert len(shingles([])) == 0

@@ -61,6 +61,7 @@ class Guarding:
 def checkpoint(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text('{"model": {"vocab": {}}, "added_tokens": []}')
     (folder / "model.safetensors").write_bytes(weights)
     return folder
 
@@ -178,11 +179,10 @@ def test_rejection_sampling_lints_its_rows_and_keeps_the_edits(
     ]
     write_table(tmp_path / "curate" / "prompts.parquet", prompts, PROMPTS)
     rewards = tmp_path / "rewards"
-    for name in ("pointwise_internal", "signal_thumb_up"):
-        checkpoint(rewards / name)
-    standards = {
-        name: {"mean": 0.0, "sd": 1.0} for name in ("pointwise_internal", "signal_thumb_up")
-    }
+    names = ("pointwise_internal", "signal_thumb_up")
+    for model in (*(rewards / name for name in names), tmp_path / "production" / "model"):
+        checkpoint(model)
+    standards = {name: {"mean": 0.0, "sd": 1.0} for name in names}
     (rewards / "standards.json").write_text(json.dumps(standards))
     (tmp_path / "out").mkdir()
     engines = EnginePool(
