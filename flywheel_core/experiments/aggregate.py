@@ -9,7 +9,7 @@ cluster.
 
 import errno
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +31,9 @@ from flywheel_core.experiments.logs import (
     read_batches,
 )
 from flywheel_core.experiments.users import Sums, Window, sum_users
+
+Aggregator = Callable[["Log", "Log", Window], Sums]
+"""Who sums over the users: this machine (`aggregate`) or a cluster (`spread`)."""
 
 PARTITION_ROWS = 1 << 18
 """Rows of both logs that a partition aims at: about 30 MB while it is summed, and a hash table

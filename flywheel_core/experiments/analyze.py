@@ -1,19 +1,21 @@
 """From two logs to a readout."""
 
 import datetime
-from collections.abc import Callable
 from pathlib import Path
 
 from flywheel_core.errors import ConfigError
-from flywheel_core.experiments.aggregate import Log, aggregate, first_exposure_us, open_log
+from flywheel_core.experiments.aggregate import (
+    Aggregator,
+    Log,
+    aggregate,
+    first_exposure_us,
+    open_log,
+)
 from flywheel_core.experiments.config import COVARIATES, ReadoutConfig
 from flywheel_core.experiments.days import EPOCH, read_sums
 from flywheel_core.experiments.logs import DAY_US, MICROSECONDS
 from flywheel_core.experiments.readout import Readout
-from flywheel_core.experiments.users import Sums, Window
-
-Aggregator = Callable[[Log, Log, Window], Sums]
-"""Who sums over the users: this machine (`aggregate`) or a cluster (`spread`)."""
+from flywheel_core.experiments.users import Window
 
 
 def analyze(

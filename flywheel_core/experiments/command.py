@@ -77,6 +77,10 @@ def analyze(
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Add bootstrap ones.")] = False,
     page: Annotated[Path | None, typer.Option(help="Also write the HTML page here.")] = None,
     scratch: Annotated[Path | None, typer.Option(help="Folder for the spill.")] = None,
+    ray_folder: Annotated[
+        Path | None,
+        typer.Option(help="Aggregate over Ray Data, with this work folder, shared by all nodes."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read an experiment: lifts, trust, guardrails, day by day. Exit code 1 if it cannot be."""
@@ -84,6 +88,7 @@ def analyze(
 
     from flywheel_core.experiments.aggregate import aggregate
     from flywheel_core.experiments.analyze import analyze as read
+    from flywheel_core.experiments.spread import spread_over_ray
     from flywheel_core.experiments.tables import show_readout
 
     with clear_errors():
@@ -98,7 +103,9 @@ def analyze(
             with_delta=delta,
             with_bootstrap=bootstrap,
         )
-        found = read(exposures, events, config, aggregator=partial(aggregate, scratch=scratch))
+        one_machine = partial(aggregate, scratch=scratch)
+        aggregator = one_machine if ray_folder is None else spread_over_ray(ray_folder)
+        found = read(exposures, events, config, aggregator=aggregator)
         if page is not None:
             _write_page(found, page)
         emit(found.model_dump(mode="json"), as_json, lambda: show_readout(found, console))

@@ -190,9 +190,16 @@ def _integers(name: str, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray
                 f"{where}: column {name!r} has {wrong or 'infinite'} values that are NaN or no "
                 "whole numbers; find what wrote them, do not drop them silently"
             )
-    numbers = column.cast(pa.int64())
+    if name == "event_id":  # a name, not a number: 64 unsigned bits may wrap round
+        return column.cast(pa.int64(), safe=False)
+    try:
+        numbers = column.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise InputDataError(
+            f"{where}: column {name!r} holds numbers beyond 64 bits; find what wrote them"
+        ) from error
     least = pc.min(numbers).as_py()
-    if name != "event_id" and least is not None and least < 0:
+    if least is not None and least < 0:
         raise InputDataError(f"{where}: column {name!r} holds {least}, must be 0 or more")
     return numbers
 

@@ -16,14 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.engines.base import Progress
-from flywheel_core.engines.executor import Executor
+from flywheel_core.engines.config import ExecutorConfig
+from flywheel_core.engines.executor import Executor, make_executor
 from flywheel_core.engines.mapping import MapJob, Mapped, MapResult
-from flywheel_core.experiments.aggregate import Log, split
+from flywheel_core.experiments.aggregate import MAX_PARTITIONS, Aggregator, Log, split
 from flywheel_core.experiments.logs import normalise
 from flywheel_core.experiments.users import Cell, Sums, Window, sum_users
 
 SHARD_ROWS = 2_000_000
 BATCH_ROWS = 1 << 17
+ROWS_PER_PARTITION = 1 << 22
+"""A partition is one file a shard: few and large, unlike the spill of one machine."""
 
 INDEX = pa.schema(
     [
@@ -83,6 +86,25 @@ def spread(
     for path in executor.run(job, progress).files["sums"]:
         total.add(_from_rows(pq.read_table(path), len(window.columns)))
     return total
+
+
+def spread_over_ray(folder: Path, config: ExecutorConfig | None = None) -> Aggregator:
+    """An aggregator on the Ray cluster of this process, or on one started on this machine."""
+    executor = make_executor(config or ExecutorConfig(kind="ray_data"))
+
+    def aggregator(exposures: Log, events: Log, window: Window) -> Sums:
+        rows = exposures.num_rows + events.num_rows
+        return spread(
+            exposures,
+            events,
+            window,
+            executor=executor,
+            folder=folder,
+            num_partitions=min(MAX_PARTITIONS, 1 + rows // ROWS_PER_PARTITION),
+            progress=lambda done, total, what="": None,
+        )
+
+    return aggregator
 
 
 def _partitioning(log: Log, folder: Path, num_partitions: int) -> MapJob:

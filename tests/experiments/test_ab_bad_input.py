@@ -177,6 +177,27 @@ def test_sends_that_are_no_numbers_are_refused(tmp_path: Path, bad: float) -> No
         analyze(*folders, CONFIG)
 
 
+def test_numbers_beyond_64_bits_are_refused_but_ids_are_names(tmp_path: Path) -> None:
+    folders = clean_logs(40).write(tmp_path)
+    plain = analyze(*folders, CONFIG)
+
+    def shifted(table: pa.Table) -> pa.Array:
+        ids = table.column("event_id").to_numpy().astype(np.uint64)
+        return pa.array(ids + np.uint64(2**63))
+
+    for path in folders[1].iterdir():
+        table = pq.read_table(path)
+        pq.write_table(with_column("event_id", shifted)(table), path)
+    assert analyze(*folders, CONFIG) == plain
+    huge = pa.array([2**63], pa.uint64())
+    rewrite(
+        folders[1],
+        with_column("sends", lambda table: huge.take(pa.array(np.zeros(table.num_rows, int)))),
+    )
+    with pytest.raises(InputDataError, match="'sends' holds numbers beyond 64 bits"):
+        analyze(*folders, CONFIG)
+
+
 def test_negative_sends_are_refused(tmp_path: Path) -> None:
     logs = clean_logs(40)
     logs.events[0]["sends"] = -3
