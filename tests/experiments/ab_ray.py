@@ -1,6 +1,7 @@
 """The aggregation on Ray, in a process of its own, because a process joins one Ray only.
 
-`python -m tests.experiments.ab_ray EXPOSURES EVENTS FOLDER` prints the sums as one line of JSON.
+`python -m tests.experiments.ab_ray EXPOSURES EVENTS FOLDER` prints, as one line of JSON, the sums
+and what the command line says on the same Ray.
 """
 
 import json
@@ -8,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from flywheel_core.cli import app
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.ray_executor import RayDataExecutor
 from flywheel_core.experiments.aggregate import open_log
@@ -38,11 +42,13 @@ def main(exposures: Path, events: Path, folder: Path) -> dict[str, Any]:
         *logs,
         window_of(*logs, CONFIG),
         executor=RayDataExecutor(RAY),
-        folder=folder,
+        folder=folder / "sums",
         num_partitions=4,
         progress=lambda done, total, what="": None,
     )
-    return canonical(sums)
+    command = ["ab", "analyze", "--exposures", str(exposures), "--events", str(events), "--json"]
+    told = CliRunner().invoke(app, [*command, "--ray-folder", str(folder / "told")])
+    return {"sums": canonical(sums), "told": json.loads(told.stdout)}
 
 
 if __name__ == "__main__":
