@@ -122,9 +122,11 @@ def _first_exposures(exposures: pa.Table, window: Window, sums: Sums) -> _Users:
     sums.counts["exposures_after_window", -1, -1] += int(late.sum())
     kept = np.flatnonzero(~(early | late))
     sums.counts["exposures", -1, -1] += len(kept)
-    at = at[kept]
-    arm = as_numbers(exposures.column("arm"))[kept].astype(np.int64)
-    encoded = exposures.column("user_id").take(pa.array(kept)).combine_chunks().dictionary_encode()
+    arm = as_numbers(exposures.column("arm")).astype(np.int64)
+    names = exposures.column("user_id")
+    if len(kept) < len(at):
+        at, arm, names = at[kept], arm[kept], names.take(pa.array(kept))
+    encoded = names.combine_chunks().dictionary_encode()
     ids, code = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
     for day, count in enumerate(np.bincount((at - window.start_us) // DAY_US)):
         sums.counts["exposures_of_day", day, -1] += int(count)
