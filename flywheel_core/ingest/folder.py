@@ -47,6 +47,8 @@ class FolderReport:
             f"{sum(self.quarantined.values())} quarantined"
         ]
         lines += [f"  quarantined {count}: {name}" for name, count in self.quarantined.items()]
+        if self.quarantined:
+            lines.append(f"  rows set aside, with line and reason: {self.out}/*.quarantine.jsonl")
         lines += [f"  {self.out}/{day}.parquet: {rows} rows" for day, rows in self.days.items()]
         whose = f"of flywheel {self.erasures_of!r}" if self.erasures_of else "of nobody"
         lines.append(f"  erasure list applied: {whose}, {self.users_erased} users")

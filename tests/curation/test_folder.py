@@ -100,6 +100,13 @@ def test_a_day_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out/report.json").read_text())["duplicates"]["row_id"] == 800
 
 
+def test_what_was_set_aside_is_told_to_a_person(tmp_path: Path) -> None:
+    done = run("ingest", write_rows(tmp_path, 20), "--out", tmp_path / "days")
+    assert "40 rows read, 39 accepted, 1 quarantined" in done.stdout
+    assert "quarantined 1: depth: must be a whole number from 0" in done.stdout
+    assert "days/*.quarantine.jsonl" in done.stdout.replace("\n", "")
+
+
 def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 20)
     outputs = [tmp_path / "one", tmp_path / "other"]
@@ -139,7 +146,7 @@ def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path) -> None:
-    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 5)
+    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 6)
     days, out, empty = tmp_path / "days", tmp_path / "out", tmp_path / "empty"
     empty.mkdir()
     assert run("ingest", rows, "--out", days).exit_code == 0
