@@ -36,6 +36,7 @@ from flywheel_core.folders import claim, unfinished_path, write_whole
 from flywheel_core.parents import checkpoint_files
 from flywheel_core.recipe import Recipe
 from flywheel_core.records import PROMPTS, write_table
+from flywheel_core.stages import stage_named
 
 REPORT_FILE, PROMPTS_FILE, WORK_FOLDER = "report.json", "prompts.parquet", "work"
 NUM_DIGESTS_SHOWN = 5
@@ -63,13 +64,16 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     section = job.recipe.curation
     guard_digest = _guard_digest(section.safety.model)
+    engines = job.engines or EnginePool(job.recipe.execution.engine)
+    embedder = job.embedder or engines.embedder(section.embedder)
     what = {
         "inputs": digests,
         "curation": section.model_dump(mode="json"),
         "seed": job.recipe.seed,
         "production": job.production,
         "erasures": job.erasures.digest,
-        "version": PHASE_ONE_VERSION,
+        "version": [PHASE_ONE_VERSION, stage_named("curate").version],
+        "embedder": embedder.name,
         "guard": guard_digest,
         "measures": _measures_digest(job.measures),
     }
@@ -79,12 +83,11 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
         return dict(json.loads((job.out / REPORT_FILE).read_text()))
     config = job.recipe.execution.executor
     work = job.out / WORK_FOLDER
-    engines = job.engines or EnginePool(job.recipe.execution.engine)
     guard = _guard(section.safety, guard_digest, engines)
     curated = curate_files(
         TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
         section,
-        _embedder(job, engines, work, progress),
+        embedder if job.embedder else ShardedEmbedder(embedder, work / "vectors", progress),
         int(digest_of([job.recipe.seed, "curate"])[:8], 16),
         production_digest=production,
         erasures=job.erasures,
@@ -101,13 +104,6 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
-
-
-def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
-    if job.embedder is not None:
-        return job.embedder
-    embedder = engines.embedder(job.recipe.curation.embedder)
-    return ShardedEmbedder(embedder, work / "vectors", progress)
 
 
 def _publish(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
