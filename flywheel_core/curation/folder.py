@@ -209,6 +209,10 @@ def summary(report: dict[str, Any]) -> str:
     phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    lines += [
+        f"  not checked for names: {count} rows in {language}"
+        for language, count in report["privacy"]["rows_not_checked_for_names_by_language"].items()
+    ]
     duplicates = report["duplicates"]
     lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
     for surface, told in report["constraints"].items():

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flywheel_core.curation.config import JobsConfig, LanguageConfig
-from flywheel_core.curation.language import LANGUAGES, identify
+from flywheel_core.curation.language import LANGUAGES, identify, primary
 from flywheel_core.engines.base import Embedder, Messages, Vectors
 
 Row = Mapping[str, Any]
@@ -50,7 +50,7 @@ def languages_of(rows: Sequence[Row], languages: Sequence[str] = LANGUAGES) -> L
     for row in rows:
         logged = row["language"]
         found = None
-        if logged is None or _primary(logged) in languages:
+        if logged is None or primary(logged) in languages:
             found = identify(row["messages"][-1]["content"], languages)
         labelled.values.append(logged if found is None else found)
         labelled.counts[_compared(logged, found)] += 1
@@ -64,12 +64,7 @@ def _compared(logged: str | None, found: str | None) -> str:
         return "logged" if logged else "found" if found else "none"
     if logged == found:
         return "agreed"
-    return "refined" if _primary(logged) == _primary(found) else "disagreed"
-
-
-def _primary(language: str) -> str:
-    """`en` of `en-GB` or `en_GB`."""
-    return language.replace("_", "-").split("-")[0].lower()
+    return "refined" if primary(logged) == primary(found) else "disagreed"
 
 
 def jobs_of(
@@ -89,7 +84,7 @@ def jobs_of(
         index
         for index, row in enumerate(rows)
         if row["jtbd"] is None
-        and (languages is None or _primary(row["language"] or "") in languages)
+        and (languages is None or primary(row["language"] or "") in languages)
     ]
     answers = _answers([rows[index]["messages"] for index in asked], classifier)
     for index, answer in zip(asked, answers, strict=True):

@@ -36,6 +36,11 @@ EVERYDAY_WORDS: Mapping[str, frozenset[str]] = _read_words()
 common spellings."""
 
 
+def primary(language: str) -> str:
+    """`en` of `en-GB` or `en_GB`."""
+    return language.replace("_", "-").split("-")[0].lower()
+
+
 def identify(text: str, languages: Sequence[str] = LANGUAGES) -> str | None:
     """The language's code, or None where the text has no letters.
 

@@ -39,7 +39,7 @@ from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
 
-PHASE_ONE_VERSION = 2
+PHASE_ONE_VERSION = 3
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
 NO_MODELS = RowRules()
 
@@ -156,11 +156,13 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     # Only what the rules read becomes Python objects: that conversation is most of the cost.
     messages = table.column("messages").to_pylist()
     responses = table.column("response").to_pylist()
+    languages = table.column("language").to_pylist()
     rows = [
-        {"messages": turns, "response": said}
-        for turns, said in zip(messages, responses, strict=True)
+        {"messages": turns, "response": said, "language": language}
+        for turns, said, language in zip(messages, responses, languages, strict=True)
     ]
-    filtered = filter_rows(rows, RuleSafetyClassifier(), name_finder(rules.names))
+    names = name_finder(rules.names)
+    filtered = filter_rows(rows, RuleSafetyClassifier(), names, names_config=rules.names)
     turns_kept = [messages[number] for number in filtered.kept]
     kept = table.take(pa.array(filtered.kept, pa.int64()))
     kept, labels = relabelled(kept, turns_kept, rules)

@@ -297,14 +297,6 @@ def count_street_addresses(text: str) -> int:
     return sum(1 for _ in STREET.finditer(text))
 
 
-def _has(rule: str) -> Callable[[str], bool]:
-    return lambda text: rule in scan(text)
-
-
-PRIVACY_RULES: Mapping[str, Callable[[str], bool]] = {rule: _has(rule) for rule in RULES}
-"""Each says whether a text holds that kind of identifier."""
-
-
 class NameFinder(Protocol):
     """Counts the names of people in a text; needs a model, so none is used by default."""
 
