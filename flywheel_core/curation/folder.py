@@ -229,4 +229,8 @@ def summary(report: dict[str, Any]) -> str:
         for split, count in short.items():
             lines.append(f"    {split}: {count} of {told['asked'][split]} asked for")
     lines.append(f"  {report['out']}/{PROMPTS_FILE}: {report['prompts_by_split']}")
+    if "lint" in report:
+        changed = report["lint"]["rows_changed"]
+        undone = "curation.lint_tables.restored undoes its edits"
+        lines.append(f"  {report['out']}/{LINT_FILE}: {changed} RL prompts linted; {undone}")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from flywheel_core import stages
 from flywheel_core.cli import app
+from flywheel_core.curation.folder import summary
 from flywheel_core.engines import pool
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import add_users
@@ -135,6 +136,21 @@ def test_a_finished_folder_is_found_done_only_by_the_same_code_and_embedder(
     newer = replace(stages.stage_named("curate"), version=1000)
     monkeypatch.setitem(stages.STAGES, "curate", newer)
     assert complaint in run(*arguments).stderr.replace("\n", " ")
+
+
+def test_the_text_says_how_to_undo_the_linter_and_who_was_not_checked_for_names(
+    tmp_path: Path,
+) -> None:
+    rows = write_rows(tmp_path, 200)
+    recipe = write_recipe(tmp_path, 5, lint=["emoji_carry_over"])
+    days, out = tmp_path / "days", tmp_path / "out"
+    assert run("ingest", rows, "--out", days).exit_code == 0
+    arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
+    told = json.loads(run(*arguments, "--json").stdout)
+    assert "0 RL prompts linted; curation.lint_tables.restored undoes its edits" in summary(told)
+    assert told["privacy"]["rows_not_checked_for_names_by_language"] == {}
+    told["privacy"]["rows_not_checked_for_names_by_language"] = {"es": 3}
+    assert "not checked for names: 3 rows in es" in summary(told)
 
 
 def test_a_folder_with_somebody_elses_files_is_not_filled(tmp_path: Path) -> None:
