@@ -11,6 +11,7 @@ from rich.table import Table
 from flywheel_core.annotation.commands import annotate_app
 from flywheel_core.deployment import Deployment
 from flywheel_core.errors import ArtifactError
+from flywheel_core.experiments.command import ab_app
 from flywheel_core.terminal import (
     ByOption,
     JsonOption,
@@ -30,6 +31,7 @@ app = typer.Typer(
 gate_app = typer.Typer(invoke_without_command=True, help="Ask the gates about measured metrics.")
 app.add_typer(gate_app, name="gate")
 app.add_typer(annotate_app, name="annotate")
+app.add_typer(ab_app, name="ab")
 
 
 @app.command()

@@ -146,8 +146,26 @@ TASKS: dict[str, TaskDoc] = {
         "Frozen: ask whoever froze (`flywheel status`), then *Clear* this task.",
     ),
     "readout": TaskDoc(
-        "The open experiment's figures for the day; “none open” where no candidate meets users.",
-        "The store could not be read, or the day's exposures are malformed.",
+        "Reads the open experiment to the end of the run's day, writes its page, and acts where "
+        "nobody has to be asked; “none open” where no candidate meets users.",
+        "The store could not be read, or the day's logs are malformed. A day that is missing is "
+        "not red: the log says which, and nothing moves until it is there.",
+    ),
+    "ramp_approval": TaskDoc(
+        "Asks the policy's release managers on the experiment's last day; on every other day it "
+        "is skipped. *Required Actions* shows the lifts and the guardrails.",
+        "“Rejected by …”: that was somebody's decision, and `ramp` rolls the candidate back. A "
+        "timeout: nobody answered in the policy's time.",
+        "Rejected: nothing. Timeout: *Clear* this task to ask again, and tell a release manager. "
+        "Never mark it a success: `ramp` believes only an answer.",
+    ),
+    "ramp": TaskDoc(
+        "Follows the answer, if Airflow's own record of it holds for exactly these figures: ramps "
+        "to 50 %, or rolls back. The step to 100 % is the next day's, without another question.",
+        "It does not hold, and nothing was moved; the sentence says which check failed. Or "
+        "production moved meanwhile.",
+        "No answer: *Clear* `ramp_approval` and have it answered. Other figures: the logs changed "
+        "since; *Clear* `ramp_approval`. Production moved: end the experiment, climb anew.",
     ),
 }
 

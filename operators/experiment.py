@@ -1,23 +1,178 @@
-"""The daily readout of the open experiment."""
+"""The open experiment's day: read, ask where the window is over, follow the answer."""
 
-from typing import Any
+import datetime
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import BaseOperator, Param
+from airflow.sdk.exceptions import AirflowSkipException
 
+from operators.approval import AUTOMATED
+from operators.asked import scheduled_for
 from operators.config import Site
-from operators.plans import recipe_of
+from operators.notify import ApprovalWaits
+from operators.plans import RECIPE_PARAM, recipe_of
+
+if TYPE_CHECKING:
+    from flywheel_core.release.experiments import Experiment
+
+AB_TEST_PARAMS = {
+    "recipe": RECIPE_PARAM,
+    "day": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Day",
+        description="Read the experiment to the end of this day; a day that was decided is only "
+        "told again. Empty: a scheduled run reads the day before its date, a run by hand the "
+        "newest one logged, and with the simulated world the next day that is not decided.",
+    ),
+}
+
+
+class OpenExperiment:
+    """What every task of a run works on: the experiment, and the day, decided once for a run."""
+
+    def __init__(self, context: Any) -> None:
+        from flywheel_core.release.experiments import read_open_experiment
+
+        self.site = Site.from_environment()
+        self.store = self.site.store()
+        self.recipe = recipe_of(self.site, context)
+        self.flywheel = self.recipe.flywheel
+        self.experiment = read_open_experiment(self.store, self.flywheel)
+        self.context = context
+
+    @property
+    def opened(self) -> "Experiment":
+        """The experiment, where there is one."""
+        if self.experiment is None:
+            raise AirflowSkipException("no experiment is open: nothing is to be done")
+        return self.experiment
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.recipe.traffic.source == "world")
+
+    def asked_day(self) -> datetime.date:
+        """The day this run reads, kept under its run id when it is first worked out: a run whose
+        first task has decided its day must not go on to the next one."""
+        from flywheel_core.release.ramping import day_of_run
+
+        return day_of_run(
+            self.store,
+            self.flywheel,
+            self.opened,
+            str(self.context["run_id"]),
+            given=self.context["params"].get("day"),
+            scheduled_for=scheduled_for(self.context),
+            simulated=self.is_simulated,
+        )
+
+    def read(self) -> Any:
+        """The day's run without an answer; running it again changes nothing."""
+        from flywheel_core.experiments.config import ReadoutConfig
+        from flywheel_core.release.ramping import run_day
+
+        config = ReadoutConfig.under(self.site.policy().experiment)
+        return run_day(self.store, self.flywheel, self.opened, self.asked_day(), config)
+
+    def page(self) -> Any:
+        return self.site.home / "reports" / f"{self.flywheel}-experiment.html"
 
 
 class ReadExperiment(BaseOperator):
-    """Says whether an experiment is open, and keeps the day's readout where there are exposures."""
+    """Reads the experiment to the end of the run's day and acts where nobody has to be asked: goes
+    on, rolls back on a lost guardrail, takes the ramp's next step. Writes the page."""
 
     ui_color = "#e8f7f3"
 
     def execute(self, context: Any) -> str:
-        from flywheel_core.release.experiments import write_readout
+        opened = OpenExperiment(context)
+        if opened.experiment is None:
+            self.log.info("experiment: none open")
+            return "none open"
+        if opened.is_simulated:
+            from flywheel_core.world.experiment_day import log_world_day
 
-        site = Site.from_environment()
-        moment = context.get("logical_date") or context["dag_run"].run_after
-        readout = write_readout(site.store(), recipe_of(site, context).flywheel, str(moment.date()))
-        self.log.info("experiment: %s", readout.said)
-        return readout.said
+            rule = opened.site.policy().experiment
+            log_world_day(
+                opened.store, opened.flywheel, opened.experiment, rule, opened.asked_day()
+            )
+        run = opened.read()
+        if run.readout is not None:
+            from flywheel_core.report.experiment_page import write_experiment_page
+
+            path = write_experiment_page(opened.store, opened.flywheel, run, opened.page())
+            self.log.info("%s", run.readout.sentence)
+            self.log.info("page: %s", path)
+        self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
+        return str(run.said)
+
+
+class RampApproval(ApprovalOperator):
+    """Asks the policy's release managers on the last day; skipped on every other one."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        fixed = {
+            "subject": "Ramp this candidate?",
+            "body": "",
+            "params": {"automated": AUTOMATED},
+            "fail_on_reject": True,
+            "notifiers": [ApprovalWaits()],
+            "retries": 0,
+        }
+        super().__init__(**{**kwargs, **fixed})
+
+    def execute(self, context: Any) -> Any:
+        from flywheel_core.release.experiment_answers import experiment_question
+
+        opened = OpenExperiment(context)
+        if opened.experiment is None:
+            raise AirflowSkipException("no experiment is open: there is nothing to ask")
+        run = opened.read()
+        if run.action.kind != "ask":
+            raise AirflowSkipException(f"nothing is to be asked: {run.said}")
+        policy = opened.site.policy()
+        asked = experiment_question(opened.experiment, run, policy, opened.page())
+        self.subject = asked.subject
+        self.body = asked.body
+        self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]
+        self.response_timeout = timedelta(hours=policy.response_timeout_h)
+        return super().execute(context)
+
+
+class SettleExperiment(BaseOperator):
+    """Follows the answer, read over REST from Airflow's own record; never XCom, never a task's
+    state. A rejection is an answer too, so it runs after a red approval as well."""
+
+    ui_color = "#dff3df"
+
+    def __init__(self, *, approval_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**{"trigger_rule": "all_done", **kwargs})
+        self.approval_task_id = approval_task_id
+
+    def execute(self, context: Any) -> str:
+        from flywheel_core.airflow_client import AirflowClient
+        from flywheel_core.release.experiment_answers import settle
+        from flywheel_core.stack.secrets import read_service_credentials
+
+        opened = OpenExperiment(context)
+        if opened.experiment is None:
+            raise AirflowSkipException("no experiment is open: nothing is to be done")
+        account = read_service_credentials(opened.site.service_credentials)
+        with AirflowClient(opened.site.airflow_api, account.username, account.password) as airflow:
+            run = settle(
+                opened.store,
+                opened.flywheel,
+                opened.experiment,
+                opened.asked_day(),
+                opened.site.policy(),
+                airflow,
+                dag_id=str(context["ti"].dag_id),
+                run_id=str(context["run_id"]),
+                task_id=self.approval_task_id,
+            )
+        self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
+        return str(run.said)

@@ -152,10 +152,12 @@ def phase_one_job(
 
 def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) -> Mapped:
     """Leave erased users out, filter by privacy and safety, and label; counts by rule."""
-    table = without_erased(batch.cast(TRAFFIC), erasures)
+    table = without_erased(_as_traffic(batch), erasures)
     # Only what the rules read becomes Python objects: that conversation is most of the cost.
-    messages = table.column("messages").to_pylist()
-    responses = table.column("response").to_pylist()
+    messages = _as_objects(table, "messages")
+    responses = _as_objects(table, "response")
+    if not (all(messages) and all(map(_is_whole, messages)) and None not in responses):
+        raise InputDataError(f"messages or response: a row has none, or a turn without text; {ASK}")
     languages = table.column("language").to_pylist()
     rows = [
         {"messages": turns, "response": said, "language": language}
@@ -168,6 +170,28 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     kept, labels = relabelled(kept, turns_kept, rules)
     counts = {"erased": batch.num_rows - table.num_rows, **filtered.counts(), **labels}
     return Mapped(kept_tables(kept, turns_kept), counts)
+
+
+ASK = "take the file in with `flywheel ingest FILE --out DIR`, which sets such rows aside"
+
+
+def _as_traffic(batch: pa.Table) -> pa.Table:
+    try:
+        return batch.cast(TRAFFIC)
+    except ValueError as error:
+        empty = [one.name for one in TRAFFIC if not one.nullable and batch[one.name].null_count]
+        raise InputDataError(f"{', '.join(empty)}: a row has none; {ASK}") from error
+
+
+def _as_objects(table: pa.Table, name: str) -> list[Any]:
+    try:
+        return list(table.column(name).to_pylist())
+    except UnicodeDecodeError as error:
+        raise InputDataError(f"{name}: a row's text is not UTF-8; {ASK}") from error
+
+
+def _is_whole(messages: Sequence[Mapping[str, Any] | None]) -> bool:
+    return all(turn and turn["role"] and turn["content"] is not None for turn in messages)
 
 
 def _phase_one_report(filtered: MapResult) -> dict[str, Any]:

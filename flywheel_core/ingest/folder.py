@@ -44,6 +44,8 @@ class FolderReport:
             f"{sum(self.quarantined.values())} quarantined"
         ]
         lines += [f"  quarantined {count}: {name}" for name, count in self.quarantined.items()]
+        if self.quarantined:
+            lines.append(f"  rows set aside, with line and reason: {self.out}/*.quarantine.jsonl")
         lines += [f"  {self.out}/{day}.parquet: {rows} rows" for day, rows in self.days.items()]
         return "\n".join(lines)
 

@@ -24,7 +24,7 @@ through every condition and raises the first that fails, each as its own excepti
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
@@ -35,6 +35,7 @@ from flywheel_core.release.policy import ReleasePolicy, policy_digest
 from flywheel_core.release.verdict import BLOCKING, Verdict
 
 APPROVE = "Approve"
+REJECT = "Reject"
 DIGEST_PREFIX = "decision digest: "
 CLOCK_SKEW = timedelta(minutes=1)  # two machines' clocks may differ by this much
 IN_PROCESS = "in_process"
@@ -235,6 +236,38 @@ def check_approval(
     _check_gates(verdicts, policy, candidate, candidate_parent)
 
 
+def check_answer(
+    record: ApprovalRecord | None,
+    *,
+    policy: ReleasePolicy,
+    digest_expected: str,
+    current_try_number: int,
+    run: RunRecord | None,
+    now: datetime | None = None,
+) -> tuple[Literal["approve", "reject"], str]:
+    """What a release manager answered to an experiment's question, and who; or why the record
+    proves no answer. The checks are those of `check_approval`; a rejection takes no second person.
+    """
+    answered = _check_answered(record, policy, current_try_number, now or datetime.now(UTC))
+    _check_responder(answered, policy)
+    if answered.decision_digest != digest_expected:
+        raise DigestMismatch(
+            f"decision_digest {answered.decision_digest}: what was answered is not what would be "
+            f"done ({digest_expected}); the logs or the policy changed since; clear the approval "
+            "task and ask again"
+        )
+    who = str(answered.responded_by)
+    if answered.chosen_options == (REJECT,):
+        return "reject", who
+    if answered.chosen_options != (APPROVE,):
+        raise NotApproved(
+            f"chosen_options {list(answered.chosen_options)}: must be exactly ['{APPROVE}'] or "
+            f"['{REJECT}']; clear the approval task and ask again"
+        )
+    _check_self_approval(answered, run, policy)
+    return "approve", who
+
+
 def _check_state(
     policy: ReleasePolicy,
     candidate: str,
@@ -266,6 +299,22 @@ def _check_response(
     now: datetime,
 ) -> ApprovalRecord:
     """The record, if it holds an "Approve" given to this try's question and in time."""
+    answered = _check_answered(record, policy, current_try_number, now)
+    if answered.chosen_options != (APPROVE,):
+        raise NotApproved(
+            f"chosen_options {list(answered.chosen_options)}: must be exactly ['{APPROVE}']; "
+            "this candidate was not approved, and stays where it is"
+        )
+    return answered
+
+
+def _check_answered(
+    record: ApprovalRecord | None,
+    policy: ReleasePolicy,
+    current_try_number: int,
+    now: datetime,
+) -> ApprovalRecord:
+    """The record, if this try's question was answered, and in time."""
     if record is None or not record.response_received or record.responded_at is None:
         raise NoResponse(
             "response_received false: nobody has answered the approval; "
@@ -277,11 +326,6 @@ def _check_response(
             f"one is {current_try_number}; answer the current question"
         )
     _check_time(record.asked_at, record.responded_at, policy, now)
-    if record.chosen_options != (APPROVE,):
-        raise NotApproved(
-            f"chosen_options {list(record.chosen_options)}: must be exactly ['{APPROVE}']; "
-            "this candidate was not approved, and stays where it is"
-        )
     return record
 
 

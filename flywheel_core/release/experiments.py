@@ -4,7 +4,6 @@ An experiment lives in the `candidate` pointer: promotion under `release: ab` op
 the experiment's own flow moves `production` afterwards. One may be open at a time.
 """
 
-import json
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -27,14 +26,6 @@ class Experiment(Record):
     candidate_digest: str
     control_digest: str
     exposures: str
-
-
-class Readout(Record):
-    """One day's look at an experiment."""
-
-    experiment_id: str | None
-    num_exposure_files: int
-    said: str
 
 
 def open_experiment(plan: PinnedPlan, candidate_digest: str) -> dict[str, Any]:
@@ -63,22 +54,3 @@ def read_open_experiment(store: Store, flywheel: str) -> Experiment | None:
             f"writes it ({error.errors()[0]['msg']}); restore the record from a copy"
         ) from error
     return experiment if experiment.state == "open" else None
-
-
-def write_readout(store: Store, flywheel: str, day: str) -> Readout:
-    """What the open experiment shows on `day`; kept beside it once there are exposures."""
-    experiment = read_open_experiment(store, flywheel)
-    if experiment is None:
-        return Readout(experiment_id=None, num_exposure_files=0, said="none open")
-    files = store.list(experiment.exposures)
-    readout = Readout(
-        experiment_id=experiment.experiment_id,
-        num_exposure_files=len(files),
-        said=f"generation {experiment.generation} is under test; "
-        + (f"{len(files)} exposure files" if files else "no exposures yet"),
-    )
-    if files:
-        path = f"{flywheel}/experiments/{experiment.experiment_id}/readouts/{day}.json"
-        data = json.dumps(readout.model_dump(mode="json"), indent=1).encode()
-        store.put_if_absent(path, data)
-    return readout

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 
 from flywheel_core.artifacts import Record, digest_of
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.config import ExperimentRule
 
 EvidencePhase = Literal["pre_launch", "post_launch"]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -166,6 +167,7 @@ class ReleasePolicy(PolicyRecord):
     `release: ab` opens an experiment, which alone moves it. `self_approval_allowed` lets whoever
     triggered a run approve its candidate; off, every release takes two people (four eyes). A climb
     that has used `gpu_hours_per_climb_max` is stopped, running job included; null means no limit.
+    `experiment` is how A/B tests are read and decided under `release: ab`.
     """
 
     schema_version: Literal[1] = 1
@@ -179,6 +181,7 @@ class ReleasePolicy(PolicyRecord):
     )
     gpu_hours_per_climb_max: float | None = Field(default=None, gt=0)
     thresholds: Thresholds = Field(default_factory=Thresholds)
+    experiment: ExperimentRule = Field(default_factory=ExperimentRule)
     waivers: WaiverRule = WaiverRule()
 
     @model_validator(mode="after")

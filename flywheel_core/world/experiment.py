@@ -5,9 +5,11 @@ the user shows up on a day and how much they send. Slopes are set so that a util
 gives about +4 % breadth and +19 % depth, the scale of the paper's launches (§3.1.3).
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,9 +52,22 @@ class ExperimentConfig(BaseModel):
     depth_slope: float = 0.36
 
 
-def simulate_arm(
+@dataclass(frozen=True, slots=True)
+class ArmWeek:
+    """What an arm's users do: `engaged` and `sends` of shape [num_users, num_days]; by user, how
+    likely they come on a day and how much they write under a neutral model, and by how much what
+    they met is worth more than the neutral one."""
+
+    engaged: npt.NDArray[np.bool_]
+    sends: npt.NDArray[np.int64]
+    usual_chance: FloatArray
+    usual_rate: FloatArray
+    quality: FloatArray
+
+
+def draw_week(
     utilities: FloatArray, arm: Arm, config: ExperimentConfig, rng: np.random.Generator
-) -> pa.Table:
+) -> ArmWeek:
     """One arm's users; `utilities` are hidden utilities of a sample of the model's responses."""
     if len(utilities) == 0:
         raise ConfigError(f"utilities: the {arm} arm has none; score some of its responses first")
@@ -65,6 +80,16 @@ def simulate_arm(
     rate = np.exp(log_rate + config.depth_slope * quality)
     engaged = rng.random((num_users, num_days)) < chance[:, None]
     sends = np.where(engaged, 1 + rng.poisson(rate[:, None], (num_users, num_days)), 0)
+    return ArmWeek(engaged, sends, sigmoid(activity), np.exp(log_rate), quality)
+
+
+def simulate_arm(
+    utilities: FloatArray, arm: Arm, config: ExperimentConfig, rng: np.random.Generator
+) -> pa.Table:
+    """One arm's users as rows; see `draw_week`."""
+    week = draw_week(utilities, arm, config, rng)
+    engaged, sends = week.engaged, week.sends
+    num_users, num_days = engaged.shape
     users = pa.array([f"{arm}-{index:06d}" for index in range(num_users)])
     return pa.table(
         {

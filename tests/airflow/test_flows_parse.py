@@ -93,6 +93,23 @@ def test_approval_is_never_skipped_or_retried() -> None:
     )
 
 
+def test_an_experiments_answer_is_followed_whatever_it_was() -> None:
+    flow = parsed()["flows"]["ab_test"]
+    assert flow["upstream"] == {
+        "readout": [],
+        "ramp_approval": ["readout"],
+        "ramp": ["ramp_approval"],
+    }
+    assert flow["retries"]["ramp_approval"] == 0
+    # A rejection is a red approval, and an answer to be followed.
+    assert flow["trigger_rules"] == {
+        "readout": "all_success",
+        "ramp_approval": "all_success",
+        "ramp": "all_done",
+    }
+    assert flow["params"] == {"recipe": "tiny_cpu", "day": None}
+
+
 def test_gate_names_are_the_gates() -> None:
     assert tuple(GATES) == GATE_NAMES
 

@@ -1,6 +1,6 @@
 """Promotion, rollback and the freeze switch, without Airflow."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from airflow_seeds import seeded_climb, write_recipe
 from flywheel_core.artifacts import file_of, read_manifest
 from flywheel_core.deployment import DEFAULT_POLICY
 from flywheel_core.errors import ArtifactCorrupt, ConfigError, PromotionRefused
+from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.pointers import Pointer
 from flywheel_core.release.decision import (
@@ -25,10 +26,11 @@ from flywheel_core.release.decision import (
     ResponseOutdated,
     StaleCandidate,
 )
-from flywheel_core.release.experiments import read_open_experiment, write_readout
+from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.policy import ReleasePolicy, load_policy
 from flywheel_core.release.promotion import promote as promote_with
 from flywheel_core.release.promotion import question, rollback, set_freeze
+from flywheel_core.release.ramping import run_day
 from flywheel_core.release.verdicts import verdict_ref
 from flywheel_core.store import LocalStore
 
@@ -178,7 +180,8 @@ def test_ab_opens_one_experiment(store: LocalStore, tmp_path: Path) -> None:
     assert (names(store), names(store, "candidate")) == (1, 1)
     experiment = read_open_experiment(store, "tiny")
     assert experiment is not None
-    assert write_readout(store, "tiny", "2026-01-12").said.endswith("no exposures yet")
+    waiting = run_day(store, "tiny", experiment, date(2026, 1, 12), ReadoutConfig())
+    assert waiting.said == "no exposures yet"
     second = climb(store, tmp_path, "run-2")
     with pytest.raises(ExperimentOpen):
         promote(store, second, policy, detail=answered(store, second, policy), current_try_number=1)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from tests.bench import Row
 
-GROUPS = ("climb", "chaos", "curation", "rewards")
+GROUPS = ("climb", "chaos", "curation", "rewards", "experiments")
 OUTPUT = Path("bench.json")
 
 

@@ -93,6 +93,13 @@ def test_a_file_becomes_days_and_days_become_prompt_sets(tmp_path: Path) -> None
     assert "read 1599 → after_erasure 1599 → filtered 1598" in shown.stdout.replace("\n", " ")
 
 
+def test_what_was_set_aside_is_told_to_a_person(tmp_path: Path) -> None:
+    done = run("ingest", write_rows(tmp_path, 20), "--out", tmp_path / "days")
+    assert "40 rows read, 39 accepted, 1 quarantined" in done.stdout
+    assert "quarantined 1: depth: must be a whole number from 0" in done.stdout
+    assert "days/*.quarantine.jsonl" in done.stdout.replace("\n", "")
+
+
 def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 20)
     outputs = [tmp_path / "one", tmp_path / "other"]
@@ -147,7 +154,7 @@ def test_the_text_says_how_to_undo_the_linter_and_who_was_not_checked_for_names(
     assert run("ingest", rows, "--out", days).exit_code == 0
     arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
     told = json.loads(run(*arguments, "--json").stdout)
-    assert "0 RL prompts linted; curation.lint_tables.restored undoes its edits" in summary(told)
+    assert "lint.parquet: its edits; curation.lint_tables.restored undoes them" in summary(told)
     assert told["privacy"]["rows_not_checked_for_names_by_language"] == {}
     told["privacy"]["rows_not_checked_for_names_by_language"] = {"es": 3}
     assert "not checked for names: 3 rows in es" in summary(told)

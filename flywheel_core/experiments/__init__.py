@@ -1,0 +1,1 @@
+"""A/B experiments one can defend: assignment, aggregation, lifts, trust, decisions."""

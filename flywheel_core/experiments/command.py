@@ -1,0 +1,231 @@
+"""`flywheel ab`: A/B tests from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.fieller import Z_95
+from flywheel_core.terminal import (
+    ByOption,
+    JsonOption,
+    ReasonOption,
+    clear_errors,
+    console,
+    emit,
+)
+
+if TYPE_CHECKING:
+    from flywheel_core.experiments.config import ReadoutConfig
+    from flywheel_core.experiments.readout import Readout
+
+ab_app = typer.Typer(no_args_is_help=True, help="A/B tests: lifts one can defend.")
+
+
+@ab_app.command()
+def lift(
+    test_mean: Annotated[float, typer.Option(help="Mean of the test arm.")],
+    test_se: Annotated[float, typer.Option(help="Standard error of that mean.")],
+    control_mean: Annotated[float, typer.Option(help="Mean of the control arm.")],
+    control_se: Annotated[float, typer.Option(help="Standard error of that mean.")],
+    cov: Annotated[float, typer.Option(help="Covariance of the two means.")] = 0.0,
+    critical: Annotated[
+        float, typer.Option(help="Critical value; the default is the normal one for 95 %.")
+    ] = Z_95,
+    as_json: JsonOption = False,
+) -> None:
+    """The percentage lift with Fieller's confidence set (paper, Eq. 14-18)."""
+    from flywheel_core.experiments.lifts import ArmMean, lift_of
+
+    with clear_errors():
+        found = lift_of(
+            ArmMean.model_construct(mean=test_mean, standard_error=test_se, num_users=0),
+            ArmMean.model_construct(mean=control_mean, standard_error=control_se, num_users=0),
+            covariance=cov,
+            critical=critical,
+        )
+        verb = "significant" if found.significant else "not significant"
+        emit(
+            found.model_dump(mode="json"),
+            as_json,
+            lambda: console.print(f"{found.text()}, {verb}", highlight=False),
+        )
+
+
+@ab_app.command()
+def analyze(
+    exposures: Annotated[Path, typer.Option(help="Folder of the exposure log (Parquet).")],
+    events: Annotated[Path, typer.Option(help="Folder of the events (Parquet).")],
+    first_day: Annotated[
+        str | None, typer.Option(help="First day, YYYY-MM-DD; default: of the first exposure.")
+    ] = None,
+    through: Annotated[
+        str | None, typer.Option(help="Last day to read; default: the last one logged.")
+    ] = None,
+    num_days: Annotated[int, typer.Option(min=1, help="Days of the readout window.")] = 7,
+    test_share: Annotated[float, typer.Option(help="Planned share of users in test.")] = 0.10,
+    control_share: Annotated[float, typer.Option(help="Planned share in control.")] = 0.10,
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the events and its bad direction, as reports:up; repeat."),
+    ] = None,
+    max_sends_per_day: Annotated[
+        int, typer.Option(min=1, help="Users who send more are left out as programs.")
+    ] = 1000,
+    delta: Annotated[bool, typer.Option("--delta", help="Add delta-method intervals.")] = False,
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Add bootstrap ones.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Also write the HTML page here.")] = None,
+    scratch: Annotated[Path | None, typer.Option(help="Folder for the spill.")] = None,
+    ray_folder: Annotated[
+        Path | None,
+        typer.Option(help="Aggregate over Ray Data, with this work folder, shared by all nodes."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read an experiment: lifts, trust, guardrails, day by day. Exit code 1 if it cannot be."""
+    from functools import partial
+
+    from flywheel_core.experiments.aggregate import aggregate
+    from flywheel_core.experiments.analyze import analyze as read
+    from flywheel_core.experiments.spread import spread_over_ray
+    from flywheel_core.experiments.tables import show_readout
+
+    with clear_errors():
+        config = readout_config(
+            first_day=first_day,
+            through=through,
+            num_days=num_days,
+            test_share=test_share,
+            control_share=control_share,
+            guardrails=[_guardrail(one) for one in guardrail or []],
+            max_sends_per_day=max_sends_per_day,
+            with_delta=delta,
+            with_bootstrap=bootstrap,
+        )
+        one_machine = partial(aggregate, scratch=scratch)
+        aggregator = one_machine if ray_folder is None else spread_over_ray(ray_folder)
+        found = read(exposures, events, config, aggregator=aggregator)
+        if page is not None:
+            _write_page(found, page)
+        emit(found.model_dump(mode="json"), as_json, lambda: show_readout(found, console))
+        raise typer.Exit(0 if found.newest.status == "ok" else 1)
+
+
+def readout_config(**given: Any) -> "ReadoutConfig":
+    """The configuration, or the first thing that is wrong with it."""
+    from pydantic import ValidationError
+
+    from flywheel_core.experiments.config import ReadoutConfig
+
+    try:
+        return ReadoutConfig.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        said = fault["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{field or 'readout'}: got {fault['input']!r}; {said}") from error
+
+
+def _guardrail(text: str) -> dict[str, str]:
+    column, _, harm = text.partition(":")
+    return {"column": column, "harm": harm or "up"}
+
+
+def _write_page(found: "Readout", page: Path) -> None:
+    from flywheel_core.report.experiment_page import render_experiment
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_experiment(found), encoding="utf-8")
+
+
+@ab_app.command()
+def power(
+    mean: Annotated[float, typer.Option(help="Control's mean.")],
+    sd: Annotated[float, typer.Option(help="Standard deviation of one user's value.")],
+    lift_pct: Annotated[float | None, typer.Option(help="True lift to find, in percent.")] = None,
+    users_per_arm: Annotated[int | None, typer.Option(help="Users in each arm.")] = None,
+    alpha: Annotated[float, typer.Option(help="Two-sided error rate.")] = 0.05,
+    target_power: Annotated[float, typer.Option(help="Probability to find the lift.")] = 0.8,
+    as_json: JsonOption = False,
+) -> None:
+    """Users for a lift, or the lift that a number of users can find."""
+    from flywheel_core.experiments.power import plan_power
+
+    with clear_errors():
+        found = plan_power(
+            mean,
+            sd,
+            lift_pct=lift_pct,
+            users_per_arm=users_per_arm,
+            alpha=alpha,
+            target_power=target_power,
+        )
+        emit(
+            found.model_dump(mode="json"),
+            as_json,
+            lambda: console.print(
+                f"{found.users_per_arm:,} users an arm find a lift of {found.lift_pct:+.3g} % with "
+                f"probability {found.power:.3f}; the least they find with {found.target_power:g} "
+                f"is {found.minimum_detectable_lift_pct:.3g} %",
+                highlight=False,
+            ),
+        )
+
+
+@ab_app.command()
+def assign(
+    users: Annotated[list[str], typer.Argument(help="User ids.")],
+    experiment: Annotated[str, typer.Option(help="The experiment's id.")],
+    layer: Annotated[str, typer.Option(help="Salt of the layer of experiments.")] = "flywheel",
+    test_share: Annotated[float, typer.Option(help="Of all users, in test.")] = 0.10,
+    control_share: Annotated[float, typer.Option(help="Of all users, in control.")] = 0.10,
+    first_bucket: Annotated[int, typer.Option(help="First of the experiment's buckets.")] = 0,
+    num_buckets: Annotated[int, typer.Option(help="How many of the layer's 10,000.")] = 10_000,
+    as_json: JsonOption = False,
+) -> None:
+    """Which arm each user is in: the same answer on every machine and every day."""
+    from pydantic import ValidationError
+
+    from flywheel_core.experiments.assignment import Allocation, Layer, Person
+    from flywheel_core.experiments.assignment import assign as place
+
+    with clear_errors():
+        try:
+            allocation = Allocation(
+                experiment_id=experiment,
+                first_bucket=first_bucket,
+                num_buckets=num_buckets,
+                test_share=test_share,
+                control_share=control_share,
+            )
+            people = [Person(user_id=user) for user in users]
+        except ValidationError as error:
+            fault = error.errors()[0]
+            said = fault["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{'.'.join(map(str, fault['loc'])) or 'shares'}: {said}") from error
+        placed = [place(Layer(salt=layer, allocations=(allocation,)), one) for one in people]
+        emit(
+            [one.model_dump(mode="json") for one in placed],
+            as_json,
+            lambda: console.print(
+                "\n".join(f"{one.user_id}: {one.arm or one.reason}" for one in placed),
+                highlight=False,
+            ),
+        )
+
+
+@ab_app.command("end")
+def end_open(
+    reason: ReasonOption,
+    by: ByOption,
+    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+) -> None:
+    """Roll the open experiment's candidate back; works with Airflow down."""
+    from flywheel_core.deployment import Deployment
+    from flywheel_core.release.ramping import end_experiment
+
+    with clear_errors():
+        store = Deployment.from_environment().store()
+        end_experiment(store, flywheel, by=by, reason=reason)
+        console.print(f"the experiment of {flywheel} is closed; nobody meets its candidate")

@@ -1,0 +1,63 @@
+"""The cumulative exposure log: who met the experiment on which day, written once.
+
+A day lies at `<folder>/day=2026-01-05/<digest>.parquet`. Writing the same rows again changes
+nothing; more rows of a day (a late server) are a second file beside the first. Nothing is ever
+taken out, so a later read sees at least what an earlier one saw.
+"""
+
+import datetime
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from flywheel_core.artifacts import file_sha256
+from flywheel_core.errors import InputDataError
+from flywheel_core.experiments.logs import ARMS
+from flywheel_core.store import Store, checked_path
+
+DIGEST_DIGITS = 16
+
+
+def append_day(store: Store, folder: str, day: datetime.date, rows: pa.Table, at: str) -> bool:
+    """Add a day's rows, whose times lie in column `at`; False where exactly they are there."""
+    _check_day(day, rows, at)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "rows.parquet"
+        pq.write_table(rows, path, compression="zstd")
+        name = checked_path(f"{folder}/day={day}/{file_sha256(path)[:DIGEST_DIGITS]}.parquet")
+        return store.put_if_absent(name, path.read_bytes())
+
+
+def _check_day(day: datetime.date, rows: pa.Table, at: str) -> None:
+    if rows.num_rows == 0:
+        raise InputDataError(f"{day}: no rows; a day without any is not written, but looked for")
+    dates = pc.cast(rows.column(at), pa.date32())
+    other = [one for one in pc.unique(dates).to_pylist() if one != day]
+    if other:
+        raise InputDataError(
+            f"{day}: column {at!r} holds a row of {other[0]}; write each day's rows to its own day"
+        )
+    if "arm" in rows.column_names:
+        arms = set(pc.unique(rows.column("arm")).to_pylist()) - set(ARMS)
+        if arms:
+            raise InputDataError(f"{day}: arm {sorted(map(str, arms))[0]!r} is not an arm")
+
+
+def days_logged(store: Store, folder: str) -> tuple[datetime.date, ...]:
+    """The days there are, oldest first."""
+    parts = {path.removeprefix(f"{folder}/").split("/")[0] for path in store.list(folder)}
+    return tuple(sorted(datetime.date.fromisoformat(part.removeprefix("day=")) for part in parts))
+
+
+def fetch_days(store: Store, folder: str, through: datetime.date, target: Path) -> Path:
+    """Copy the log up to `through` below `target`; later days are left where they are."""
+    for path in store.list(folder):
+        part = path.removeprefix(f"{folder}/").split("/")[0]
+        if datetime.date.fromisoformat(part.removeprefix("day=")) <= through:
+            store.download(path, target / path.removeprefix(f"{folder}/"))
+    if not target.is_dir():
+        raise InputDataError(f"{folder}: no day up to {through} is there; nothing was logged yet")
+    return target

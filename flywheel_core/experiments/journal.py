@@ -1,0 +1,187 @@
+"""An experiment's records in the store: one decision a day, and the steps of its ramp.
+
+`<flywheel>/experiments/<id>/decisions/<day>.json` is put if absent: the first decision of a day is
+the decision of that day, whoever runs it again. `<flywheel>/experiments/<id>/ramp/` is an
+append-only sequence of states; the product's router reads the newest allocation there. A decision
+is written first and its step after it, so a run that dies in between is completed by running its
+day again, as long as no later day was decided.
+"""
+
+import datetime
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+
+from flywheel_core.artifacts import SCHEMA_VERSION, Record, digest_of
+from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict
+from flywheel_core.experiments.assignment import Allocation
+from flywheel_core.experiments.ramp import Action, RampState, advance, rolled_back
+from flywheel_core.experiments.readout import DayReadout, Readout
+from flywheel_core.pointers import Pointer
+from flywheel_core.store import Store
+
+BY = "flywheel_ab_test"
+
+
+class Decision(Record):
+    """What was decided on a day, on which readout."""
+
+    schema_version: int = SCHEMA_VERSION
+    experiment_id: str
+    day: datetime.date
+    readout_digest: str
+    action: Action
+    by: str
+
+
+class Decided(Record):
+    """A day after it was run: its decision, whether this run made it, and the state in force."""
+
+    decision: Decision
+    is_new: bool
+    moved: bool
+    state: RampState
+
+
+class Journal:
+    """One experiment's decisions and steps."""
+
+    def __init__(self, store: Store, flywheel: str, experiment_id: str) -> None:
+        self.store = store
+        self.experiment_id = experiment_id
+        self.folder = f"{flywheel}/experiments/{experiment_id}"
+        self._ramp = Pointer(store, flywheel, "ramp", area=f"experiments/{experiment_id}")
+
+    def start(self, first_day: datetime.date, allocation: Allocation) -> RampState:
+        """Open the experiment; opening it again changes nothing."""
+        if self._ramp.newest() is None:
+            state = RampState(
+                experiment_id=self.experiment_id, allocation=allocation, first_day=first_day
+            )
+            with suppress(PointerConflict):  # another run opened it meanwhile
+                self._append(state, 0, by=BY, reason="opened")
+        return self.state()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a first day was read."""
+        return self._ramp.newest() is not None
+
+    def state(self) -> RampState:
+        """Where the experiment stands now."""
+        newest = self._ramp.newest()
+        if newest is None:
+            raise ConfigError(
+                f"experiment {self.experiment_id!r} was never opened; promote a candidate under "
+                "`release: ab` first"
+            )
+        return _parse(RampState, newest.value, self._ramp.folder)
+
+    def decision(self, day: datetime.date) -> Decision | None:
+        """The decision of a day, or None."""
+        path = self._decision_path(day)
+        if not self.store.exists(path):
+            return None
+        try:
+            return Decision.model_validate_json(self.store.get(path))
+        except ValidationError as error:
+            raise ArtifactCorrupt(f"{path} is not a decision: {error}; restore a copy") from error
+
+    def decided_days(self) -> tuple[datetime.date, ...]:
+        """The days that have a decision, oldest first."""
+        paths = self.store.list(f"{self.folder}/decisions")
+        names = (path.rsplit("/", 1)[-1].removesuffix(".json") for path in paths)
+        return tuple(sorted(datetime.date.fromisoformat(name) for name in names))
+
+    def decide(self, readout: Readout, action: Action, *, by: str = BY) -> Decided:
+        """Record the day's decision and take its step, once. `wait` and `ask` decide nothing yet
+        and are not recorded: the day can be run again when the data, or the answer, are there."""
+        day = readout.newest.day
+        if action.kind in ("wait", "ask", "nothing"):
+            decision = self._decision_of(readout, action, by)
+            return Decided(decision=decision, is_new=False, moved=False, state=self.state())
+        later = [one for one in self.decided_days() if one > day]
+        if later and self.decision(day) is None:
+            raise ConfigError(
+                f"day {day}: {later[-1]} was decided already; an older day cannot be decided any "
+                "more, only read"
+            )
+        mine = self._decision_of(readout, action, by)
+        is_new = self.store.put_if_absent(
+            self._decision_path(day), mine.model_dump_json(indent=1).encode()
+        )
+        decision = self.decision(day) or mine
+        moved = not later and self._take_step(decision)
+        return Decided(decision=decision, is_new=is_new, moved=moved, state=self.state())
+
+    def end(self, *, by: str, reason: str) -> RampState:
+        """Take the candidate from everybody, whatever day it is. A release is not taken back:
+        that is production's rollback."""
+        while True:
+            newest, state = self._ramp.newest(), self.state()
+            if state.is_over or newest is None:
+                return state
+            ended = rolled_back(state)
+            with suppress(PointerConflict):  # a run was first: look at where it stands now
+                self._append(ended, newest.number, by=by, reason=reason)
+                return ended
+
+    def _take_step(self, decision: Decision) -> bool:
+        newest = self._ramp.newest()
+        state = self.state()
+        if newest is None or (state.decided is not None and decision.day <= state.decided):
+            return False
+        following = advance(state, decision.day, decision.action)
+        try:
+            self._append(following, newest.number, by=decision.by, reason=decision.action.reason)
+        except PointerConflict:
+            return False  # another run of this day was first
+        return True
+
+    def _append(self, state: RampState, expected: int, *, by: str, reason: str) -> None:
+        value = state.model_dump(mode="json")
+        self._ramp.move(value, expected_number=expected, by=by, reason=reason)
+
+    def _decision_of(self, readout: Readout, action: Action, by: str) -> Decision:
+        return Decision(
+            experiment_id=self.experiment_id,
+            day=readout.newest.day,
+            readout_digest=digest_of(readout.model_dump(mode="json")),
+            action=action,
+            by=by,
+        )
+
+    def _decision_path(self, day: datetime.date) -> str:
+        return f"{self.folder}/decisions/{day}.json"
+
+    def keep_readout(self, readout: Readout) -> str:
+        """Store a readout under its digest, and return its path; a day read again on other data
+        is a second file, and the decision names the one it rests on."""
+        digest = digest_of(readout.model_dump(mode="json"))
+        path = f"{self.folder}/readouts/{readout.newest.day}-{digest[:16]}.json"
+        self.store.put_if_absent(path, readout.model_dump_json(indent=1).encode())
+        return path
+
+
+def ended_experiments(store: Store, flywheel: str) -> list[tuple[str, DayReadout]]:
+    """The experiments of a flywheel that have a readout of their window's last day, with the
+    newest such readout each, in the order of their first days: the releases of the paper's
+    Figure 8."""
+    found: dict[str, tuple[datetime.date, DayReadout]] = {}
+    for path in store.list(f"{flywheel}/experiments"):
+        parts = path.split("/")
+        if len(parts) < 5 or parts[-2] != "readouts":
+            continue
+        readout = Readout.model_validate_json(store.get(path))
+        if readout.num_days > 1 and readout.newest.is_last_day:
+            found[parts[-3]] = (readout.first_day, readout.newest)
+    ordered = sorted(found.items(), key=lambda one: (one[1][0], one[0]))
+    return [(name, read) for name, (_, read) in ordered]
+
+
+def _parse(kind: type[RampState], value: dict[str, Any], folder: str) -> RampState:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ArtifactCorrupt(f"{folder}: the newest record is no ramp state: {error}") from error

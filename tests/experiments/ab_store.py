@@ -1,0 +1,65 @@
+"""A store with production at one model and an experiment with another one, and its logs."""
+
+import datetime
+from pathlib import Path
+
+import numpy as np
+
+from flywheel_core.experiments.assignment import Allocation
+from flywheel_core.experiments.exposure_log import append_day
+from flywheel_core.pointers import Pointer
+from flywheel_core.release.experiments import Experiment
+from flywheel_core.store import LocalStore, Store
+from flywheel_core.world.experiment import ExperimentConfig
+from flywheel_core.world.experiment_logs import simulate_logs
+
+FIRST = datetime.date(2026, 1, 5)
+FLYWHEEL = "tiny"
+EXPERIMENT = Experiment(
+    experiment_id="x7",
+    state="open",
+    generation=2,
+    candidate_digest="c" * 64,
+    control_digest="p" * 64,
+    exposures=f"{FLYWHEEL}/experiments/x7/exposures",
+)
+SMALL = ExperimentConfig(num_users_per_arm=3000, num_days=7)
+
+
+def open_store(folder: Path) -> Store:
+    """Production at the control model, and an open experiment with its candidate."""
+    store = LocalStore(str(folder / "store"))
+    Pointer(store, FLYWHEEL, "production").append(
+        {"digest": EXPERIMENT.control_digest}, by="setup", reason="first"
+    )
+    described = EXPERIMENT.model_dump(mode="json")
+    Pointer(store, FLYWHEEL, "candidate").append(
+        {"digest": EXPERIMENT.candidate_digest, "experiment": described}, by="rm", reason="open"
+    )
+    return store
+
+
+def log_days(
+    store: Store, step: float, allocation: Allocation, first: datetime.date, num_days: int
+) -> None:
+    """Log the days of an experiment whose candidate is worth `step` more."""
+    noise = np.random.default_rng(3).normal(1.0, 1.6, 3_000)
+    config = SMALL.model_copy(update={"num_days": num_days})
+    for logged in simulate_logs(noise, noise + step, allocation, config, first, seed=5):
+        append_day(store, EXPERIMENT.exposures, logged.day, logged.exposures, "exposed_at")
+        events = EXPERIMENT.exposures.replace("exposures", "events")
+        append_day(store, events, logged.day, logged.events, "at")
+
+
+def day(number: int) -> datetime.date:
+    return FIRST + datetime.timedelta(days=number)
+
+
+def production(store: Store) -> str:
+    newest = Pointer(store, FLYWHEEL, "production").newest()
+    assert newest is not None
+    return str(newest.value["digest"])
+
+
+def start(store: Store, step: float) -> None:
+    log_days(store, step, Allocation(experiment_id="x7"), FIRST, 7)
