@@ -42,7 +42,7 @@ from flywheel_core.records import TRAFFIC
 from flywheel_core.row_groups import ROW_GROUP_ROWS
 from flywheel_core.row_ids import SeenIds
 
-PHASE_ONE_VERSION = 2
+PHASE_ONE_VERSION = 3
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
 NO_MODELS = RowRules()
 
@@ -174,11 +174,13 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     responses = _as_objects(table, "response")
     if not (all(messages) and all(map(_is_whole, messages)) and None not in responses):
         raise InputDataError(f"messages or response: a row has none, or a turn without text; {ASK}")
+    languages = table.column("language").to_pylist()
     rows = [
-        {"messages": turns, "response": said}
-        for turns, said in zip(messages, responses, strict=True)
+        {"messages": turns, "response": said, "language": language}
+        for turns, said, language in zip(messages, responses, languages, strict=True)
     ]
-    filtered = filter_rows(rows, RuleSafetyClassifier(), name_finder(rules.names))
+    names = name_finder(rules.names)
+    filtered = filter_rows(rows, RuleSafetyClassifier(), names, names_config=rules.names)
     turns_kept = [messages[number] for number in filtered.kept]
     kept = table.take(pa.array(filtered.kept, pa.int64()))
     kept, labels = relabelled(kept, turns_kept, rules)

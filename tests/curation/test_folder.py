@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import yaml
 from curation_samples import traffic_rows
 from typer.testing import CliRunner, Result
 
+from flywheel_core import stages
 from flywheel_core.cli import app
+from flywheel_core.curation.folder import summary
+from flywheel_core.engines import pool
+from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import add_users
 from flywheel_core.recipe import RECIPE_FOLDER
 from flywheel_core.records import PROMPTS, SPLITS, TRAFFIC, read_table
@@ -143,6 +148,53 @@ def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
     done = json.loads(run(*arguments, "--json").stdout)
     assert done["phases"]["read"] - done["phases"]["after_erasure"] == erased
     assert "u5" not in read_table(out / "prompts.parquet", PROMPTS)["user_id"].to_pylist()
+
+
+def test_a_finished_folder_is_found_done_only_by_the_same_code_and_embedder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, recipe = write_rows(tmp_path, 200), write_recipe(tmp_path, 6)
+    days, out = tmp_path / "days", tmp_path / "out"
+    assert run("ingest", rows, "--out", days).exit_code == 0
+    arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
+    assert run(*arguments).exit_code == 0
+    assert run(*arguments).exit_code == 0
+    complaint = "holds what was made from other inputs or under another configuration"
+    with monkeypatch.context() as other_weights:
+        other_weights.setattr(pool, "HashEmbedder", lambda: HashEmbedder(dimension=32))
+        assert complaint in run(*arguments).stderr.replace("\n", " ")
+    newer = replace(stages.stage_named("curate"), version=1000)
+    monkeypatch.setitem(stages.STAGES, "curate", newer)
+    assert complaint in run(*arguments).stderr.replace("\n", " ")
+
+
+def test_the_text_says_how_to_undo_the_linter_and_who_was_not_checked_for_names(
+    tmp_path: Path,
+) -> None:
+    rows = write_rows(tmp_path, 200)
+    recipe = write_recipe(tmp_path, 5, lint=["emoji_carry_over"])
+    days, out = tmp_path / "days", tmp_path / "out"
+    assert run("ingest", rows, "--out", days).exit_code == 0
+    arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
+    told = json.loads(run(*arguments, "--json").stdout)
+    assert "lint.parquet: its edits; curation.lint_tables.restored undoes them" in summary(told)
+    assert told["privacy"]["rows_not_checked_for_names_by_language"] == {}
+    told["privacy"]["rows_not_checked_for_names_by_language"] = {"es": 3}
+    assert "not checked for names: 3 rows in es" in summary(told)
+
+
+def test_a_folder_with_somebody_elses_files_is_not_filled(tmp_path: Path) -> None:
+    """`curate` would take a foreign table for a day of this file."""
+    rows, days = write_rows(tmp_path, 20), tmp_path / "days"
+    days.mkdir()
+    (days / "foreign.parquet").write_bytes(b"PAR1")
+    (days / ".tmp-of-a-run-that-broke-off").write_bytes(b"")
+    done = run("ingest", rows, "--out", days)
+    assert done.exit_code == 1
+    assert "already holds 'foreign.parquet' and 0 more" in done.stderr.replace("\n", " ")
+    assert list(days.glob("*.parquet")) == [days / "foreign.parquet"]
+    (days / "foreign.parquet").unlink()
+    assert run("ingest", rows, "--out", days).exit_code == 0
 
 
 def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path) -> None:
