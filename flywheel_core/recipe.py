@@ -128,9 +128,7 @@ class CurationSection(Section):
     @property
     def row_rules(self) -> RowRules:
         """What Phase I does with a row by itself."""
-        return RowRules(
-            names=self.names, language=self.language, jobs=self.jobs, embedder=self.embedder
-        )
+        return RowRules(names=self.names, language=self.language, jobs=self.jobs)
 
     @model_validator(mode="after")
     def _targets_are_shares_of_one_set(self) -> "CurationSection":
@@ -140,6 +138,17 @@ class CurationSection(Section):
                     f"strata_targets.{stratum}: the shares add up to {sum(shares.values()):.3f}; "
                     "they may add up to 1 at most"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_character_may_have_a_prompt(self) -> "CurationSection":
+        total = sum(self.prompts_per_surface.values())
+        if total and total * self.character_share_max < 1:
+            raise ValueError(
+                f"character_share_max {self.character_share_max}: of the {total} prompts of "
+                "prompts_per_surface that is less than one a character, so none could be taken; "
+                "ask for more prompts, or raise it"
+            )
         return self
 
     @model_validator(mode="after")

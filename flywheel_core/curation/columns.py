@@ -185,14 +185,19 @@ def column_of(rows: Sequence[Mapping[str, Any]], name: str) -> pa.Array:
 
 
 def encoded(rows: Sequence[Mapping[str, Any]], name: str) -> Encoded:
-    """One field of all rows as numbers. A null is a value of its own, the first."""
+    """One field of all rows as numbers. Their order is that of the values' text, so that it does
+    not depend on the rows'; a null is a value of its own, the first."""
     column = column_of(rows, name)
     if pa.types.is_null(column.type):
         return np.zeros(len(rows), np.int32), (None,)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
+    values = column.dictionary.to_pylist()
+    order = sorted(range(len(values)), key=lambda place: str(values[place]))
+    places = np.zeros(len(values) + 1, np.int32)
+    places[[place + 1 for place in order]] = np.arange(1, len(values) + 1)
     codes = np.asarray(pc.fill_null(pc.cast(column.indices, pa.int32()), -1)) + 1
-    return codes.astype(np.int32), (None, *column.dictionary.to_pylist())
+    return places[codes], (None, *(values[place] for place in order))
 
 
 def hash_shares(

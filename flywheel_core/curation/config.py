@@ -71,13 +71,15 @@ class JobsConfig(_Config):
     `job_examples.json`).
 
     A last turn less similar to every example than `similarity_min` (cosine) has no job, and
-    neither has one in a language that is not among `languages`: MiniLM knows English.
+    neither has one in a language that is not among `languages`: MiniLM knows English. It embeds on
+    the CPUs of Phase I, whatever `curation.embedder` is.
     """
 
     source: Literal["field", "examples"] = "field"
     examples: dict[str, tuple[str, ...]] | None = None
     similarity_min: float = Field(0.4, ge=-1, le=1)
     languages: tuple[str, ...] = ("en",)
+    embedder: EmbedderConfig = EmbedderConfig()
 
 
 class RowRules(_Config):
@@ -86,4 +88,3 @@ class RowRules(_Config):
     names: NamesConfig = NamesConfig()
     language: LanguageConfig = LanguageConfig()
     jobs: JobsConfig = JobsConfig()
-    embedder: EmbedderConfig = EmbedderConfig()

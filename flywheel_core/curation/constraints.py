@@ -42,6 +42,7 @@ from flywheel_core.errors import InputDataError
 
 STRATUM_TOLERANCE = 0.02
 """How far a stratum's share may lie from its share of the traffic, or its target; ours."""
+ROUNDING = 1e-9
 NOT_APPLICABLE = "not applicable"
 
 
@@ -59,10 +60,11 @@ class TableOne:
 
 @dataclass(frozen=True)
 class Balanced:
-    """Indices kept, and what each constraint came to."""
+    """Indices kept, what each constraint came to, and the shares that were wanted by stratum."""
 
     kept: list[int]
     achieved: dict[str, Any]
+    wanted: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def balance(
@@ -104,7 +106,33 @@ def balance(
             "difficulty": "ranked and kept in thirds" if measures.difficulty else NOT_APPLICABLE,
             "constraints": _report(limits, largest.counts),
         },
+        {
+            name: _wanted_shares(name, strata.counts(place, followed), table)
+            for place, name in enumerate(STRATA, start=1)
+        },
     )
+
+
+def checked(
+    rows: Sequence[Row],
+    kept: Sequence[int],
+    traffic: Sequence[int],
+    table: TableOne,
+    measures: Measures | None = None,
+) -> dict[str, dict[str, float | bool]]:
+    """What each constraint comes to in a set, and whether it is `met`: caps exactly, strata to
+    within one row, for a set of T rows has no shares between multiples of 1/T."""
+    followed, chosen = np.asarray(traffic, np.int64), np.asarray(kept, np.int64)
+    strata = row_strata(rows, followed, measures or Measures())
+    cells = cells_of(strata, chosen)
+    limits = table_one_limits(cells.names, strata, followed, table)
+    caps = ("first_turn_share_min", "character_share_max")
+    told: dict[str, dict[str, float | bool]] = {}
+    for name, found in _report(limits, cells.sizes).items():
+        slack = ROUNDING if name in caps else 1 / max(1, len(chosen)) + ROUNDING
+        met = found["low"] - slack <= found["share"] <= found["high"] + slack
+        told[name] = {**found, "met": met}
+    return told
 
 
 def table_one_limits(

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 
 from flywheel_core.curation.columns import hash_shares
-from flywheel_core.curation.constraints import achieved_shares, balance
+from flywheel_core.curation.constraints import (
+    TableOne,
+    achieved_shares,
+    balance,
+    best_first,
+    checked,
+)
 from flywheel_core.curation.diversity import Pruned, first_of_each, prune
+from flywheel_core.curation.drawing import plan_of
 from flywheel_core.curation.filters import filter_rows, told
-from flywheel_core.curation.hashing import hash_share
 from flywheel_core.curation.labels import labels_told
 from flywheel_core.curation.near_duplicates import (
     JACCARD_MIN,
@@ -35,10 +41,11 @@ from flywheel_core.curation.splits import (
     count_overlaps,
     shared_between_sides,
 )
-from flywheel_core.curation.strata import Measures
+from flywheel_core.curation.strata import Measures, row_strata
 from flywheel_core.engines.base import Embedder
+from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
-from flywheel_core.records import PROMPTS, SURFACES, Reason, Split
+from flywheel_core.records import PROMPTS, SPLITS, SURFACES, Reason, Split
 
 
 @dataclass(frozen=True)
@@ -131,10 +138,22 @@ def select(
     assigned: list[Assigned] = []
     sides = Sides(rows, groups)
     for surface in SURFACES:
-        indices = [index for index in unlike if rows[index]["surface"] == surface]
+        traffic, indices = (
+            [index for index in some if rows[index]["surface"] == surface]
+            for some in (passed, unlike)
+        )
         if indices:
             one, told = _curate_surface(
-                rows, indices, ranks, config, embedder, seed, production_digest, sides, measures
+                rows,
+                traffic,
+                indices,
+                ranks,
+                config,
+                embedder,
+                seed,
+                production_digest,
+                sides,
+                measures or Measures(),
             )
             assigned.append(one)
             report["surfaces"][surface] = told
@@ -146,12 +165,14 @@ def select(
     ]
     shared = shared_between_sides(rows, assigned, find_near)
     report["splits"] = {"near_duplicate_jaccard_min": JACCARD_MIN, "shared": shared}
+    report["pools"] = _pools(rows, chosen, production_digest)
     report["data_evidence"] = _evidence(rows, assigned, chosen, production_digest, shared)
     return Selected(chosen, report)
 
 
 def _curate_surface(
     rows: Sequence[Mapping[str, Any]],
+    traffic: list[int],
     indices: list[int],
     ranks: Mapping[int, float],
     config: CurationSection,
@@ -159,22 +180,32 @@ def _curate_surface(
     seed: int,
     production_digest: str,
     sides: Sides,
-    measures: Measures | None,
+    measures: Measures,
 ) -> tuple[Assigned, dict[str, Any]]:
+    """`traffic` are the surface's rows that passed Phase I, whose shares the strata follow;
+    `indices` those of them that are nobody's duplicate."""
     pruned = _prune(rows, indices, ranks, config, embedder, seed)
     diverse = [indices[place] for place in pruned.kept]
+    table = TableOne(
+        config.first_turn_share_min,
+        config.character_share_max,
+        config.strata_tolerance,
+        {str(name): shares for name, shares in config.strata_targets.items()},
+    )
     balanced = balance(
         rows,
         diverse,
-        first_turn_share_min=config.first_turn_share_min,
-        character_share_max=config.character_share_max,
-        tolerance=config.strata_tolerance,
-        targets={str(name): shares for name, shares in config.strata_targets.items()},
-        traffic=indices,
+        first_turn_share_min=table.first_turn_share_min,
+        character_share_max=table.character_share_max,
+        tolerance=table.tolerance,
+        targets=table.targets,
+        traffic=traffic,
         measures=measures,
         seed=seed,
     )
-    order = sorted(balanced.kept, key=lambda i: hash_share(f"{seed}:{rows[i]['row_id']}"))
+    kept = np.asarray(balanced.kept, np.int64)
+    plan = plan_of(row_strata(rows, np.asarray(traffic, np.int64), measures), balanced.wanted, kept)
+    order = kept[best_first(rows, kept, np.zeros(len(kept), np.int64), measures, seed)].tolist()
     knows_model = any(rows[index]["model_digest"] for index in order)
     assigned = assign(
         rows,
@@ -185,14 +216,24 @@ def _curate_surface(
         rl_digest=production_digest if knows_model else None,
         sides=sides,
         rl_older_share_max=config.rl_older_share_max,
+        plan=plan,
     )
     final = [index for taken in assigned.by_split.values() for index in taken]
+    if not final:
+        raise InputDataError(
+            f"curation: none of the {len(traffic)} rows of surface {rows[traffic[0]]['surface']!r} "
+            f"that passed Phase I became a prompt ({len(kept)} were balanced): at "
+            f"character_share_max {config.character_share_max} a set needs "
+            f"{1 / config.character_share_max:.0f} prompts before a character may have one; bring "
+            "more traffic, or raise it"
+        )
     return assigned, {
         "distinct": len(indices),
         "diverse": len(diverse),
         "diversity": pruned.report(),
         "balanced": balanced.achieved,
-        "final": achieved_shares(rows, final),
+        "final": achieved_shares(rows, final)
+        | {"constraints": checked(rows, final, traffic, table, measures)},
         "split_by": assigned.unit,
         "asked": dict(assigned.asked),
         "got": dict(assigned.got),
@@ -253,6 +294,17 @@ def reason_of(split: Split, model_digest: str | None, production_digest: str) ->
     if model_digest is None:
         return "policy_unknown"
     return "near_policy" if model_digest == production_digest else "older_policy"
+
+
+def _pools(
+    rows: Sequence[Mapping[str, Any]], chosen: Sequence[tuple[int, Split]], production_digest: str
+) -> dict[Split, dict[Reason, int]]:
+    """How many prompts of each split were taken for which reason."""
+    pools: dict[Split, dict[Reason, int]] = {split: {} for split in SPLITS}
+    for index, split in chosen:
+        reason = reason_of(split, rows[index]["model_digest"], production_digest)
+        pools[split][reason] = pools[split].get(reason, 0) + 1
+    return pools
 
 
 def _evidence(

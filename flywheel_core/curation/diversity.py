@@ -38,14 +38,20 @@ def prompt_text(row: Mapping[str, Any]) -> str:
     return json.dumps([[turn["role"], turn["content"]] for turn in row["messages"]])
 
 
+def prompt_key(row: Mapping[str, Any]) -> str | bytes:
+    """Equal exactly where the prompts are: an index row's digest, which is short, or the text."""
+    digest = row.get("prompt_digest")
+    return prompt_text(row) if digest is None else digest
+
+
 def first_of_each(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Indices of the first row of each distinct prompt."""
-    seen: set[str] = set()
+    seen: set[str | bytes] = set()
     kept = []
     for index, row in enumerate(rows):
-        text = prompt_text(row)
-        if text not in seen:
-            seen.add(text)
+        key = prompt_key(row)
+        if key not in seen:
+            seen.add(key)
             kept.append(index)
     return kept
 

@@ -8,7 +8,7 @@ I's first missing shard; the same command after the end finds it done.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,16 +63,7 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     section = job.recipe.curation
     guard_digest = _guard_digest(section.safety.model)
-    what = {
-        "inputs": digests,
-        "curation": section.model_dump(mode="json"),
-        "seed": job.recipe.seed,
-        "production": job.production,
-        "erasures": job.erasures.digest,
-        "version": PHASE_ONE_VERSION,
-        "guard": guard_digest,
-        "measures": _measures_digest(job.measures),
-    }
+    what = _identity(job, digests, guard_digest)
     production = _production(files, job.production)
     claim(job.out, "curate", what)
     if (job.out / REPORT_FILE).exists():
@@ -101,6 +92,20 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     write_whole(job.out / REPORT_FILE, json.dumps(report, indent=1).encode())
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _identity(job: FolderJob, digests: Sequence[str], guard_digest: str) -> dict[str, Any]:
+    """What the folder belongs to: the same command goes on, another is refused."""
+    return {
+        "inputs": digests,
+        "curation": job.recipe.curation.model_dump(mode="json"),
+        "seed": job.recipe.seed,
+        "production": job.production,
+        "erasures": job.erasures.digest,
+        "version": PHASE_ONE_VERSION,
+        "guard": guard_digest,
+        "measures": _measures_digest(job.measures),
+    }
 
 
 def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
@@ -155,9 +160,10 @@ def _production(files: Sequence[Path], given: str | None) -> str:
     if not served or (given is not None and given in served):
         return given or ""
     shown = ", ".join(f"{one} ({count})" for one, count in served.most_common(NUM_DIGESTS_SHOWN))
+    said = "is not given" if given is None else f"{given!r} served none of the rows"
     raise ConfigError(
-        f"production: {given!r} served none of the rows; RL prompts are near-policy (turns of the "
-        f"production model), so give --production one of the model digests (rows): {shown}"
+        f"production: {said}; RL prompts are near-policy (turns of the production model), so give "
+        f"--production one of the model digests (rows): {shown}"
     )
 
 
@@ -199,9 +205,10 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "safety": told["safety"],
         "labels": told["labels"],
         **({"lint": told["lint"]} if "lint" in told else {}),
-        "duplicates": told["duplicates"],
+        "duplicates": told["duplicates"] | {"row_id": told.get("repeated_row_ids", 0)},
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
+        "pools": told["pools"],
         "constraints": surfaces,
         "splits": told["splits"],
         "data_evidence": told["data_evidence"],
@@ -213,8 +220,19 @@ def summary(report: dict[str, Any]) -> str:
     phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    lines += [f"  no safety verdict {n}: {why}" for why, n in report["safety"]["failures"].items()]
+    lines += [f"  {name}: {_listed(found)}" for name, found in report["labels"].items() if found]
+    if "lint" in report:
+        lint = report["lint"]
+        lines.append(
+            f"  linter changed {lint['rows_changed']} of {lint['rows']} RL prompts; turns by rule: "
+            f"{_listed(lint['turns_before'])}; still: {_listed(lint['turns_after'])}"
+        )
     duplicates = report["duplicates"]
-    lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
+    lines.append(
+        f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near, "
+        f"{duplicates['row_id']} of a row id that came before"
+    )
     for surface, told in report["constraints"].items():
         final, pruned = told["final"], told["diversity"]["pruned"]
         lines.append(
@@ -223,10 +241,19 @@ def summary(report: dict[str, Any]) -> str:
         )
         lines.append(
             f"  {surface}: first turns {final['first_turn_share']:.1%}, largest character "
-            f"{final['largest_character_share']}, split by {told['split_by']}"
+            f"{_share(final['largest_character_share'])}, split by {told['split_by']}"
         )
         short = {split: n for split, n in told["got"].items() if n < told["asked"][split]}
         for split, count in short.items():
             lines.append(f"    {split}: {count} of {told['asked'][split]} asked for")
-    lines.append(f"  {report['out']}/{PROMPTS_FILE}: {report['prompts_by_split']}")
+    lines.append(f"  {report['out']}/{PROMPTS_FILE}: {_listed(report['prompts_by_split'])}")
+    lines.append(f"  {report['out']}/{REPORT_FILE}: every constraint's limits and what it came to")
     return "\n".join(lines)
+
+
+def _share(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.1%}"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -1,19 +1,20 @@
 """A Llama-Guard-style model as a safety classifier, behind the generator protocol.
 
 The prompt is that of Llama Guard 3 (its model card): the policy, the conversation, and the
-question about the last message of one side. Each row is asked about twice, once for the user's
-last message and once for the response. Only a complete and exact answer counts: `safe`, or
-`unsafe` with the violated categories on the next line.
+question about the last message of one side, asked of each turn of a row. Only a complete and
+exact answer counts: `safe`, or `unsafe` with the violated categories on the next line.
 
 The prompt goes out as a system and a user turn, so that any instruct model can be the guard. A
 Llama Guard checkpoint whose own chat template writes the policy again must be served with one
 that only joins the turns.
 """
 
+import json
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flywheel_core.curation.safety import SafetyVerdict
 from flywheel_core.engines.base import Completion, Generator, Messages
@@ -99,18 +100,27 @@ class LlamaGuard:
         self._one_at_a_time = threading.Lock()
 
     def judge(self, conversations: Sequence[Messages]) -> list[SafetyVerdict | None]:
-        """Safe only where both messages are; None where either answer is no verdict."""
-        prompts = [
-            guard_prompt(conversation, role, self._categories)
-            for conversation in conversations
-            for role in SPEAKERS
-        ]
+        """Safe only where every turn is; None where any answer is no verdict.
+
+        Every turn is asked about, because the model asks about one at a time and a row carries its
+        whole history onward. Rows of one conversation share turns, and those are asked about once.
+        """
+        asked = [self._questions(conversation) for conversation in conversations]
+        questions = list(dict.fromkeys(one for some in asked for one in some))
+        prompts: list[list[Message]] = [json.loads(one) for one in questions]
         with self._one_at_a_time:  # a call that timed out may still be at work in its thread
             self._generator.load(self._model_dir)
             answers = self._generator.generate(prompts, SAMPLING)
-        verdicts = [self._verdict(completions) for completions in answers]
-        pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
-        return [_both(question, response) for question, response in pairs]
+        verdicts = dict(zip(questions, map(self._verdict, answers), strict=True))
+        return [_all_of([verdicts[one] for one in some]) for some in asked]
+
+    def _questions(self, conversation: Messages) -> list[str]:
+        """The prompt about each spoken turn, with what was said before it."""
+        spoken: list[Any] = [turn for turn in conversation if turn["role"] in SPEAKERS]
+        return [
+            json.dumps(guard_prompt(spoken[: place + 1], turn["role"], self._categories))
+            for place, turn in enumerate(spoken)
+        ]
 
     def _verdict(self, completions: Sequence[Completion]) -> SafetyVerdict | None:
         if len(completions) != 1 or completions[0].finish_reason != "stop":
@@ -118,8 +128,9 @@ class LlamaGuard:
         return parse_verdict(completions[0].text, self._categories)
 
 
-def _both(first: SafetyVerdict | None, second: SafetyVerdict | None) -> SafetyVerdict | None:
-    if first is None or second is None:
+def _all_of(verdicts: Sequence[SafetyVerdict | None]) -> SafetyVerdict | None:
+    known = [one for one in verdicts if one is not None]
+    if len(known) < len(verdicts) or not known:
         return None
-    categories = dict.fromkeys((*first.categories, *second.categories))
-    return SafetyVerdict(first.safe and second.safe, tuple(categories))
+    categories = dict.fromkeys(name for one in known for name in one.categories)
+    return SafetyVerdict(all(one.safe for one in known), tuple(categories))

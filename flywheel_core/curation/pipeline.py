@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,6 +39,8 @@ from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
+from flywheel_core.row_groups import ROW_GROUP_ROWS
+from flywheel_core.row_ids import SeenIds
 
 PHASE_ONE_VERSION = 2
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
@@ -93,11 +96,11 @@ def curate_files(
         )
     workshop.progress(0, 3, "phases II and III")
     rows = IndexRows.of_files(filtered.files["index"])
-    everything = range(len(rows))
+    once = _first_of_each_id(rows)
     measured = None if measures is None else measures_of(measures, rows.column("row_id"))
     selected = select(
         rows,
-        everything,
+        once,
         config,
         embedder,
         seed,
@@ -112,7 +115,20 @@ def curate_files(
         for index, split in selected.chosen
     ]
     workshop.progress(3, 3, "phases II and III")
-    return Curated(prompts, report | selected.report)
+    repeated = {"repeated_row_ids": len(rows) - len(once)} if len(once) < len(rows) else {}
+    return Curated(prompts, report | repeated | selected.report)
+
+
+def _first_of_each_id(rows: IndexRows) -> Sequence[int]:
+    """Rows of several files may bear one id (a day that was taken in twice under two names): a
+    prompt's `prompt_id` must name one, so the first is kept."""
+    seen, column = SeenIds(), rows.column("row_id")
+    new = [
+        seen.are_new(column.slice(first, ROW_GROUP_ROWS).to_pylist())
+        for first in range(0, len(rows), ROW_GROUP_ROWS)
+    ]
+    once = np.flatnonzero(np.concatenate(new))
+    return range(len(rows)) if len(once) == len(rows) else once.tolist()
 
 
 def _filtered(
@@ -152,10 +168,12 @@ def phase_one_job(
 
 def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) -> Mapped:
     """Leave erased users out, filter by privacy and safety, and label; counts by rule."""
-    table = without_erased(batch.cast(TRAFFIC), erasures)
+    table = without_erased(_as_traffic(batch), erasures)
     # Only what the rules read becomes Python objects: that conversation is most of the cost.
-    messages = table.column("messages").to_pylist()
-    responses = table.column("response").to_pylist()
+    messages = _as_objects(table, "messages")
+    responses = _as_objects(table, "response")
+    if not (all(messages) and all(map(_is_whole, messages)) and None not in responses):
+        raise InputDataError(f"messages or response: a row has none, or a turn without text; {ASK}")
     rows = [
         {"messages": turns, "response": said}
         for turns, said in zip(messages, responses, strict=True)
@@ -166,6 +184,28 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     kept, labels = relabelled(kept, turns_kept, rules)
     counts = {"erased": batch.num_rows - table.num_rows, **filtered.counts(), **labels}
     return Mapped(kept_tables(kept, turns_kept), counts)
+
+
+ASK = "take the file in with `flywheel ingest FILE --out DIR`, which sets such rows aside"
+
+
+def _as_traffic(batch: pa.Table) -> pa.Table:
+    try:
+        return batch.cast(TRAFFIC)
+    except ValueError as error:
+        empty = [one.name for one in TRAFFIC if not one.nullable and batch[one.name].null_count]
+        raise InputDataError(f"{', '.join(empty)}: a row has none; {ASK}") from error
+
+
+def _as_objects(table: pa.Table, name: str) -> list[Any]:
+    try:
+        return list(table.column(name).to_pylist())
+    except UnicodeDecodeError as error:
+        raise InputDataError(f"{name}: a row's text is not UTF-8; {ASK}") from error
+
+
+def _is_whole(messages: Sequence[Mapping[str, Any] | None]) -> bool:
+    return all(turn and turn["role"] and turn["content"] is not None for turn in messages)
 
 
 def _phase_one_report(filtered: MapResult) -> dict[str, Any]:

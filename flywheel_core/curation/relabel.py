@@ -15,7 +15,7 @@ from flywheel_core.curation.labels import (
     label,
 )
 from flywheel_core.engines.base import Messages
-from flywheel_core.engines.config import EmbedderConfig, EngineConfig
+from flywheel_core.engines.config import EngineConfig
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.records import TRAFFIC
 
@@ -59,13 +59,13 @@ def _trusts_the_log(rules: RowRules) -> bool:
 def _labels(rows: Sequence[Mapping[str, Any]], rules: RowRules) -> Labels:
     classifier = None
     if rules.jobs.source == "examples":
-        classifier = _classifier(rules.embedder, rules.jobs.model_dump_json())
+        classifier = _classifier(rules.jobs.model_dump_json())
     return label(rows, rules.language, rules.jobs, classifier)
 
 
 @lru_cache(maxsize=1)
-def _classifier(embedder: EmbedderConfig, config: str) -> JobClassifier:
+def _classifier(config: str) -> JobClassifier:
     """One a process: a worker embeds on its CPU."""
     jobs = JobsConfig.model_validate_json(config)
     engines = EnginePool(EngineConfig())
-    return NearestExample(engines.embedder(embedder), job_examples(jobs), jobs.similarity_min)
+    return NearestExample(engines.embedder(jobs.embedder), job_examples(jobs), jobs.similarity_min)

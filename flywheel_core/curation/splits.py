@@ -17,7 +17,8 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from flywheel_core.curation.diversity import prompt_text
+from flywheel_core.curation.diversity import prompt_key
+from flywheel_core.curation.drawing import Drawn, Plan, Pool, in_order
 from flywheel_core.curation.hashing import hash_share
 from flywheel_core.curation.near_duplicates import NO_GROUPS, FindNear, Groups
 from flywheel_core.records import SPLITS, Split
@@ -97,8 +98,10 @@ def assign(
     rl_digest: str | None = None,
     sides: Sides | None = None,
     rl_older_share_max: float = 0.0,
+    plan: Plan | None = None,
 ) -> Assigned:
-    """Assign rows of one surface, taken in `order`, until each split has its size.
+    """Assign rows of one surface until each split has its size: by `plan`, those of equal strata
+    in the order of `order`.
 
     A unit's place on the line from 0 to 1 is its hash; the splits divide the line in proportion
     to their sizes, so a unit keeps its split when new data arrives under the same recipe. The
@@ -118,8 +121,8 @@ def assign(
         for index, split in placed
         if split == "rl" and rl_digest is not None and rows[index]["model_digest"] != rl_digest
     }
-    # Where rows are few, the gate's go first; and near-policy turns before others.
-    placed.sort(key=lambda pair: (-SPLITS.index(pair[1]), pair[0] in older))
+    queues = _queues(placed, older)
+    plan = plan or in_order(len(rows))
     total = sum(sizes[split] for split in SPLITS)
     while True:
         caps = (
@@ -127,7 +130,8 @@ def assign(
             math.floor((1 - first_turn_share_min) * total + ROUNDING),
         )
         older_turns = _Older(older, rl_older_share_max)
-        by_split, left_out = _take(rows, placed, sizes, *caps, older_turns, sides.copy())
+        drawn = Drawn(plan)
+        by_split, left_out = _take(rows, queues, sizes, *caps, older_turns, sides.copy(), drawn)
         got = sum(len(taken) for taken in by_split.values())
         if got == total:
             break
@@ -154,39 +158,54 @@ class _Older:
         return num_older + 1 <= self.share_max * (num_taken + 1) + ROUNDING
 
 
+def _queues(placed: Sequence[tuple[int, Split]], older: set[int]) -> list[tuple[Split, list[int]]]:
+    """What is drawn from, in turn: where rows are few, the gate's go first; and near-policy turns
+    before others."""
+    by_turn: dict[tuple[Split, bool], list[int]] = {
+        (split, late): [] for split in reversed(SPLITS) for late in (False, True)
+    }
+    for index, split in placed:
+        by_turn[split, index in older].append(index)
+    return [(split, indices) for (split, _), indices in by_turn.items() if indices]
+
+
 def _take(
     rows: Sequence[Mapping[str, Any]],
-    placed: Sequence[tuple[int, Split]],
+    queues: Sequence[tuple[Split, list[int]]],
     sizes: Mapping[str, int],
     num_per_character: int,
     num_later_turns: int,
     older: _Older,
     sides: Sides,
+    drawn: Drawn,
 ) -> tuple[dict[Split, list[int]], Counter[str]]:
-    """Rows in order, up to each split's size and the two caps, counted over all splits; and how
-    many were left out by what ties them to another side."""
+    """Rows as they are drawn, up to each split's size and the two caps, counted over all splits;
+    and how many were left out by what ties them to another side."""
     by_split: dict[Split, list[int]] = {split: [] for split in SPLITS}
     characters: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     later_turns = num_older = 0
-    for index, split in placed:
-        character, later = rows[index]["character_id"], rows[index]["depth"] > 0
-        if (
-            len(by_split[split]) >= sizes[split]
-            or (character is not None and characters[character] >= num_per_character)
-            or (later and later_turns >= num_later_turns)
-            or not older.admits(index, len(by_split[split]), num_older)
-        ):
-            continue
-        tie = sides.tie(index, split)
-        if tie:
-            left_out[tie] += 1
-            continue
-        sides.take(index, split)
-        by_split[split].append(index)
-        characters[character] += 1
-        later_turns += later
-        num_older += index in older.indices
+    for split, indices in queues:
+        pool = Pool(drawn, indices)
+        taken = by_split[split]
+        while len(taken) < sizes[split] and (index := pool.draw()) is not None:
+            character, later = rows[index]["character_id"], rows[index]["depth"] > 0
+            if (
+                (character is not None and characters[character] >= num_per_character)
+                or (later and later_turns >= num_later_turns)
+                or not older.admits(index, len(taken), num_older)
+            ):
+                continue
+            tie = sides.tie(index, split)
+            if tie:
+                left_out[tie] += 1
+                continue
+            sides.take(index, split)
+            drawn.take(index)
+            taken.append(index)
+            characters[character] += 1
+            later_turns += later
+            num_older += index in older.indices
     return by_split, left_out
 
 
@@ -203,12 +222,12 @@ def count_overlaps(
     rows: Sequence[Mapping[str, Any]], assigned: Sequence[Assigned]
 ) -> tuple[int, int]:
     """Evaluation prompts that occur in training, and prompts shared by two evaluation splits."""
-    texts: dict[Split, set[str]] = {split: set() for split in SPLITS}
+    keys: dict[Split, set[str | bytes]] = {split: set() for split in SPLITS}
     for one in assigned:
         for split, indices in one.by_split.items():
-            texts[split] |= {prompt_text(rows[index]) for index in indices}
-    train = set().union(*(texts[split] for split in TRAINING_SPLITS))
-    evaluation = [texts[split] for split in EVALUATION_SPLITS]
+            keys[split] |= {prompt_key(rows[index]) for index in indices}
+    train = set().union(*(keys[split] for split in TRAINING_SPLITS))
+    evaluation = [keys[split] for split in EVALUATION_SPLITS]
     shared = sum(
         len(first & second)
         for position, first in enumerate(evaluation)
@@ -235,7 +254,7 @@ def shared_between_sides(
     labels: dict[str, dict[Any, set[str]]] = {name: {} for name in SHARED}
     for index, side in side_by_index.items():
         row = rows[index]
-        of_row = (row["user_id"], row["conversation_id"], prompt_text(row))
+        of_row = (row["user_id"], row["conversation_id"], prompt_key(row))
         for name, label in zip(SHARED, of_row, strict=False):
             if label is not None:
                 labels[name].setdefault(label, set()).add(side)

@@ -75,6 +75,34 @@ def render_row(tokenizer: ChatTokenizer, row: ScoreRow) -> str:
     return render_pointwise(tokenizer, *row)
 
 
+def encode_rows(tokenizer: Any, rows: Sequence[ScoreRow]) -> list[list[int]]:
+    """The token ids of `encode(render_row(row))`, each context encoded once.
+
+    Candidates of one prompt share it, and it is most of their text. A tokenizer cuts text at its
+    special tokens before it does anything else, so context and rest may be encoded apart exactly
+    where one of these stands between them; elsewhere the whole text is encoded.
+    """
+    special = tuple(
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+    )
+    contexts: dict[int, str] = {}  # by identity: `rows` keeps the objects alive
+    heads, rests = [], []
+    for row in rows:
+        if id(row[0]) not in contexts:
+            contexts[id(row[0])] = _render(tokenizer, row[0], answer_next=False)
+        context, whole = contexts[id(row[0])], render_row(tokenizer, row)
+        rest = whole[len(context) :] if whole.startswith(context) else ""
+        apart = bool(rest) and (context.endswith(special) or rest.startswith(special))
+        heads.append(context if apart else "")
+        rests.append(rest if apart else whole)
+    distinct = sorted({head for head in heads if head})
+    ids_of = dict(zip(distinct, encode(tokenizer, distinct), strict=True))
+    return [
+        [*ids_of.get(head, ()), *ids]
+        for head, ids in zip(heads, encode(tokenizer, rests), strict=True)
+    ]
+
+
 def encode(tokenizer: ChatTokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of rendered texts, with no special tokens added."""
     if not texts:

@@ -8,7 +8,7 @@ import numpy as np
 
 from flywheel_core.engines.base import Progress, ScoreRow, Scores
 from flywheel_core.engines.config import EngineConfig
-from flywheel_core.engines.rendering import encode, render_row
+from flywheel_core.engines.rendering import encode_rows
 from flywheel_core.engines.vllm_engine import VllmEngine, load_tokenizer, progress_bar
 from flywheel_core.errors import EngineError
 
@@ -47,7 +47,7 @@ class VllmScorer:
         if model_dir not in self._tokenizers:
             self._tokenizers[model_dir] = load_tokenizer(model_dir)
         tokenizer = self._tokenizers[model_dir]
-        token_ids = encode(tokenizer, [render_row(tokenizer, row) for row in rows])
+        token_ids = encode_rows(tokenizer, rows)
         scores = np.full(len(rows), np.nan, dtype=np.float32)
         limit = self.engine.max_model_len
         fitting = [index for index, ids in enumerate(token_ids) if len(ids) <= limit]

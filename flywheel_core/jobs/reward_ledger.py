@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import score_or_nan, score_pairs_or_nan
 from flywheel_core.jobs.base import StageContext
 from flywheel_core.jobs.preference_batches import Batch
+from flywheel_core.records import Message
 from flywheel_core.report.ledger_chart import render_ledger
 from flywheel_core.rewards.ledger import (
     LEDGER_FILE,
@@ -32,7 +34,7 @@ def write_ledger(
     """Writes `ledger.json` and `ledger.svg`. `batches` are each trained model's, by its name."""
     generation = context.plan.generation
     before = read_ledger(inputs.get(PRIOR))
-    families = []
+    families = [family for family in before.families if family.model not in batches]
     for model, mine in sorted(batches.items()):
         folders = {generation: context.output / model}
         prior = inputs.get(PRIOR)
@@ -46,7 +48,7 @@ def write_ledger(
         )
         _warn(family, generation)
         families.append(family)
-    ledger = Ledger(generation=generation, families=tuple(families))
+    ledger = Ledger(generation=generation, families=tuple(sorted(families, key=lambda f: f.model)))
     (context.output / LEDGER_FILE).write_text(ledger.model_dump_json(indent=1))
     (context.output / PICTURE_FILE).write_text(render_ledger(ledger), encoding="utf-8")
     return ledger
@@ -92,14 +94,13 @@ def _outcomes(
     return outcomes
 
 
-def _gaps(model: Path, rows: Sequence[Mapping[str, object]], context: StageContext) -> Floats:
+def _gaps(model: Path, rows: Sequence[Mapping[str, Any]], context: StageContext) -> Floats:
     """How much the model prefers `response_0` [n]."""
-    messages = [row["messages"] for row in rows]
-    first = [str(row["response_0"]) for row in rows]
-    second = [str(row["response_1"]) for row in rows]
+    messages: list[list[Message]] = [row["messages"] for row in rows]
+    first, second = ([str(row[f"response_{side}"]) for row in rows] for side in (0, 1))
     if model.name.startswith("pairwise_"):
-        return score_pairs_or_nan(context.engines, model, messages, first, second)  # type: ignore[arg-type]
-    both = score_or_nan(context.engines, model, [*messages, *messages], first + second)  # type: ignore[list-item]
+        return score_pairs_or_nan(context.engines, model, messages, first, second)
+    both = score_or_nan(context.engines, model, [*messages, *messages], first + second)
     gaps: Floats = both[: len(rows)] - both[len(rows) :]
     return gaps
 

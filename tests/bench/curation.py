@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tests.bench import Row, embedding
+from tests.bench import Row, embedding, pii
 from tests.bench.conversations import write_conversations
 
+GOAL_ROWS = 1_000_000
 ROWS = int(os.environ.get("BENCH_CURATION_ROWS", "1000000"))
 SAMPLE_S = 0.5
 GIB = 1 << 30
@@ -51,6 +52,7 @@ def rows() -> Iterator[Row]:
         yield _growth(runs)
         yield from _memory(runs[ROWS], _ours(folder, 2 * ROWS))
     yield from embedding.rows()
+    yield from pii.rows()
 
 
 def _speed(ours: Measured, bare: Measured) -> Iterator[Row]:
@@ -67,7 +69,9 @@ def _speed(ours: Measured, bare: Measured) -> Iterator[Row]:
         f"{bare.said['phase_three_s']:.1f} s, writes nothing; Ray's start of "
         f"{said['start_s']:.1f} s not counted"
     )
-    yield Row("curation_vs_bare_loop", ratio, "x", f"<= {RATIO_MAX}", ratio <= RATIO_MAX, how)
+    yield Row(
+        "curation_vs_bare_loop", ratio, "x", f"<= {RATIO_MAX}", _holds(ratio <= RATIO_MAX), how
+    )
 
 
 def _growth(runs: dict[int, Measured]) -> Row:
@@ -79,7 +83,7 @@ def _growth(runs: dict[int, Measured]) -> Row:
         exponent,
         "",
         f"<= {EXPONENT_MAX}",
-        exponent <= EXPONENT_MAX,
+        _holds(exponent <= EXPONENT_MAX),
         f"slope of log time over log rows, phases I and III: {said}",
     )
 
@@ -91,12 +95,19 @@ def _memory(one: Measured, two: Measured) -> Iterator[Row]:
         one.peak_gib,
         "GiB",
         f"<= {PEAK_GIB_MAX}",
-        one.peak_gib <= PEAK_GIB_MAX,
+        _holds(one.peak_gib <= PEAK_GIB_MAX),
         how,
     )
     ratio = two.peak_gib / one.peak_gib
     how = f"{2 * ROWS:,} rows: {two.peak_gib:.2f} GiB against {one.peak_gib:.2f}"
-    yield Row("curation_rss_2m_over_1m", ratio, "x", f"<= {FLAT_MAX}", ratio <= FLAT_MAX, how)
+    yield Row(
+        "curation_rss_2m_over_1m", ratio, "x", f"<= {FLAT_MAX}", _holds(ratio <= FLAT_MAX), how
+    )
+
+
+def _holds(met: bool) -> bool | None:
+    """The goals are for the full size; of a smaller run nothing is claimed."""
+    return met if ROWS >= GOAL_ROWS else None
 
 
 def _ours(folder: Path, size: int) -> Measured:

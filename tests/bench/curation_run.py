@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.curation.columns import INDEX, IndexRows, index_of, shingles_table
+from flywheel_core.curation.columns import INDEX, IndexRows, index_of
 from flywheel_core.curation.constraints import balance
 from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, phase_one_job
@@ -68,8 +68,7 @@ def bare(folder: Path) -> dict[str, Any]:
 
 
 def _bare_loop(files: list[Path]) -> pa.Table:
-    """The rules on every row of some files; what the solver needs of those kept, and (made, not
-    held) what the search for near duplicates would."""
+    """The rules on every row of some files, and what the solver needs of those kept."""
     parts = [INDEX.empty_table()]
     classifier = RuleSafetyClassifier()
     for path in files:
@@ -79,9 +78,7 @@ def _bare_loop(files: list[Path]) -> pa.Table:
             said = table.column("response").to_pylist()
             rows = [{"messages": m, "response": r} for m, r in zip(messages, said, strict=True)]
             kept = filter_rows(rows, classifier).kept
-            turns = [messages[one] for one in kept]
-            parts.append(index_of(table.take(kept), turns))
-            shingles_table(turns)
+            parts.append(index_of(table.take(kept), [messages[one] for one in kept]))
     return pa.concat_tables(parts)
 
 

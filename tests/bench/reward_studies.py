@@ -345,6 +345,17 @@ def diagonal_gains(family: Family) -> dict[tuple[int, str], float]:
     return gains
 
 
+def since_learnt(family: Family) -> dict[tuple[int, str], float]:
+    """Accuracy of the last model minus that of model k, on each older batch k."""
+    changes = {}
+    for number, workflow in itertools.product(range(1, len(BATCHES)), family.workflows):
+        last, first = (family.cell(model, number, workflow) for model in (len(BATCHES), number))
+        assert last is not None
+        assert first is not None
+        changes[number, workflow] = last.accuracy.estimate - first.accuracy.estimate
+    return changes
+
+
 def drift_rows(bench: Bench) -> Iterator[Row]:
     ledger = drift_ledger(bench, DRIFT_PAIRS, DRIFT_EVAL_PAIRS)
     family = ledger.families[0]
@@ -374,8 +385,12 @@ def drift_rows(bench: Bench) -> Iterator[Row]:
     fallen = [one for number in range(1, len(BATCHES) + 1) for one in regressions(family, number)]
     old = [one for one in family.comparisons if one.batch_generation < one.model_generation]
     worst = min(one.difference.estimate for one in old if one.difference is not None)
+    kept = ", ".join(
+        f"batch {b} {w} {change:+.3f}" for (b, w), change in since_learnt(family).items()
+    )
     yield Row(
         "rm_table8_forgotten", float(len(fallen)), "batches", "0", not fallen,
         f"drops on old batches of more than 2 points beyond doubt, of {len(old)} comparisons of "
-        f"model k with k-1, pair by pair; the largest drop is {worst:+.3f}",
+        f"model k with k-1, pair by pair; the largest drop is {worst:+.3f}; the last model minus "
+        f"the one that first learnt the batch: {kept}",
     )  # fmt: skip

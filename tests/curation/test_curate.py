@@ -9,6 +9,7 @@ import pytest
 from curation_samples import broken_caps, traffic_rows
 
 from flywheel_core.curation.curate import Curated, curate
+from flywheel_core.curation.strata import Measures
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
 from flywheel_core.recipe import CurationSection
@@ -134,3 +135,35 @@ def test_real_conversations_go_through() -> None:
     ]
     assert sum(map(len, sides)) == len(set().union(*sides))
     assert evidence(curated).train_eval_overlap_count == 0
+
+
+def test_the_final_set_keeps_the_strata_of_the_traffic_and_the_better_rows() -> None:
+    """Far fewer prompts than balanced rows: what is drawn is what Table 1 speaks of."""
+    rows = traffic_rows(1500)
+    quality = [float(number % 97) for number in range(1500)]
+    config = section(20)
+    curated = curate(
+        rows, config, HashEmbedder(), 0, production_digest="", measures=Measures(quality=quality)
+    )
+    place = {row["row_id"]: number for number, row in enumerate(rows)}
+    for told in curated.report["surfaces"].values():
+        assert [name for name, one in told["final"]["constraints"].items() if not one["met"]] == []
+    for field in ("language", "jtbd"):
+        before, after = (Counter(row[field] for row in some) for some in (rows, curated.prompts))
+        for value, count in before.items():
+            assert after[value] / len(curated.prompts) == pytest.approx(count / 1500, abs=0.04)
+    chosen = [quality[place[prompt["prompt_id"]]] for prompt in curated.prompts]
+    assert sum(chosen) / len(chosen) > 1.2 * sum(quality) / len(quality)
+
+
+def test_strata_follow_the_traffic_not_what_duplicates_left_of_it() -> None:
+    """Half of the traffic is Spanish, four of five Spanish rows are copies."""
+    rows = traffic_rows(600)
+    for number, row in enumerate(rows):
+        row["language"] = "es" if number % 2 else "en"
+        if number % 2 and number % 10 != 1:
+            row["messages"] = rows[1]["messages"]
+    curated = curate(rows, section(7), HashEmbedder(), 0, production_digest="")
+    told = curated.report["surfaces"]["internal"]["final"]["constraints"]["language 'es'"]
+    assert told["low"] == pytest.approx(0.48)
+    assert told["met"]

@@ -1,6 +1,7 @@
 """`flywheel ingest --out` and `flywheel curate`: by themselves, from a file to prompt sets."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,24 @@ def test_a_file_becomes_days_and_days_become_prompt_sets(tmp_path: Path) -> None
     assert "read 1599 → after_erasure 1599 → filtered 1598" in shown.stdout.replace("\n", " ")
 
 
+def test_a_day_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
+    days, recipe = tmp_path / "days", write_recipe(tmp_path, 30)
+    assert run("ingest", write_rows(tmp_path), "--out", days).exit_code == 0
+    shutil.copy(days / "2026-01-06.parquet", days / "2026-01-07.parquet")
+    arguments = ("curate", "--in", days, "-r", recipe, "--production", "production")
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "800 of a row id that came before" in done.stdout.replace("\n", " ")
+    assert json.loads((tmp_path / "out/report.json").read_text())["duplicates"]["row_id"] == 800
+
+
+def test_what_was_set_aside_is_told_to_a_person(tmp_path: Path) -> None:
+    done = run("ingest", write_rows(tmp_path, 20), "--out", tmp_path / "days")
+    assert "40 rows read, 39 accepted, 1 quarantined" in done.stdout
+    assert "quarantined 1: depth: must be a whole number from 0" in done.stdout
+    assert "days/*.quarantine.jsonl" in done.stdout.replace("\n", "")
+
+
 def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
     rows = write_rows(tmp_path, 20)
     outputs = [tmp_path / "one", tmp_path / "other"]
@@ -95,6 +114,17 @@ def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
         assert run("ingest", rows, "--format", name, "--out", out).exit_code == 0
     one, other = ((out / "2026-01-05.parquet").read_bytes() for out in outputs)
     assert one == other
+
+
+def test_the_report_says_whose_erasure_list_was_applied(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "home" / "store"))
+    add_users(store, "other", ["u5", "u6"], by="x", reason="y")
+    rows = write_rows(tmp_path, 20)
+    ours = run("ingest", rows, "--out", tmp_path / "one")
+    assert "erasure list applied: of flywheel 'tiny', 0 users" in ours.stdout
+    theirs = run("ingest", rows, "--out", tmp_path / "two", "--flywheel", "other", "--json")
+    said = json.loads(theirs.stdout)
+    assert (said["erasures_of"], said["users_erased"]) == ("other", 2)
 
 
 def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
@@ -116,7 +146,7 @@ def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path) -> None:
-    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 5)
+    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 6)
     days, out, empty = tmp_path / "days", tmp_path / "out", tmp_path / "empty"
     empty.mkdir()
     assert run("ingest", rows, "--out", days).exit_code == 0

@@ -26,9 +26,9 @@ from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
 from flywheel_core.curation.relabel import relabelled
 from flywheel_core.engines.base import Messages, Vectors
 from flywheel_core.engines.config import EmbedderConfig, EngineConfig, ExecutorConfig
-from flywheel_core.engines.embedder import SentenceEmbedder
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
+from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS, TRAFFIC, write_table
@@ -129,7 +129,7 @@ def test_the_nearest_example_decides_if_it_is_near_enough() -> None:
 @pytest.mark.heavy
 def test_jobs_of_hand_written_lines_are_found_as_often_as_is_said() -> None:
     """English lines; half of them are near enough to an example, and of those 95 % are right."""
-    embedder = SentenceEmbedder(EmbedderConfig(), EngineConfig())
+    embedder = EnginePool(EngineConfig()).embedder()
     jobs = [job for job, _ in LINES]
     conversations = [said(text)["messages"] for _, text in LINES]
     for similarity_min, covered_min, accuracy_min in ((-1.0, 1.0, 0.80), (0.4, 0.5, 0.93)):
@@ -151,8 +151,12 @@ def test_no_line_of_the_test_is_an_example() -> None:
 
 RULES = RowRules(
     language=LanguageConfig(source="identify"),
-    jobs=JobsConfig(source="examples", examples={"greet": ("hola amigo",)}, languages=("es",)),
-    embedder="hash",
+    jobs=JobsConfig(
+        source="examples",
+        examples={"greet": ("hola amigo",)},
+        languages=("es",),
+        embedder=EmbedderConfig(model="hash"),
+    ),
 )
 
 
@@ -185,7 +189,7 @@ def test_files_and_memory_label_alike_and_the_strata_follow_the_labels(tmp_path:
             "embedder": "hash",
             "prompts_per_surface": dict.fromkeys(SPLITS, 20),
             "language": {"source": "identify"},
-            "jobs": {"source": "examples", "similarity_min": 0.2},
+            "jobs": {"source": "examples", "similarity_min": 0.2, "embedder": "hash"},
         }
     )
     expected = curate(rows, section, HashEmbedder(), 7, production_digest="production")

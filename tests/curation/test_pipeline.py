@@ -88,6 +88,21 @@ def test_files_and_memory_give_the_same_prompts_and_counts(tmp_path: Path) -> No
     assert found.report["distinct"] == 1200 - 30 - 50
 
 
+def test_a_row_id_of_an_earlier_file_is_set_aside_and_counted(tmp_path: Path) -> None:
+    rows = week(600)
+    again = [{**row, "day": DAYS[1]} for row in rows if row["day"] == DAYS[0]][40:90]
+    for number, row in enumerate(again):
+        row["messages"] = [row["messages"][0], {"role": "user", "content": f"Reworded {number}"}]
+    alone = from_files(rows, section(30), tmp_path / "alone")
+    found = from_files(rows + again, section(30), tmp_path / "again")
+    assert found.report["repeated_row_ids"] == 50
+    assert "repeated_row_ids" not in alone.report
+    assert found.report["distinct"] == alone.report["distinct"]
+    ids = [one["prompt_id"] for one in found.prompts]
+    assert len(ids) == len(set(ids))
+    assert not [one for one in found.prompts if one["messages"][-1]["content"].startswith("Rew")]
+
+
 def test_near_duplicates_are_the_same_in_files_and_in_memory(tmp_path: Path) -> None:
     rows = week(400)
     for number, row in enumerate(rows[:300]):
@@ -150,6 +165,8 @@ def test_rl_prompts_of_older_models_come_last_and_within_their_share(tmp_path: P
     assert {prompt["reason"] for prompt in rl} == {"near_policy"}
     mixed = from_files(rows, section(40, rl_older_share_max=0.3), tmp_path / "mixed")
     reasons = Counter(p["reason"] for p in mixed.prompts if p["split"] == "rl")
+    assert mixed.report["pools"]["rl"] == reasons
+    assert mixed.report["pools"]["gate"] == {"held_out": 80}
     assert reasons["near_policy"] == len(rl)
     assert 0 < reasons["older_policy"] <= 0.3 * reasons.total()
     unknown = [{**row, "model_digest": None} for row in rows]
@@ -190,7 +207,7 @@ def test_a_run_that_broke_off_goes_on_after_phase_one(tmp_path: Path) -> None:
 def test_nothing_kept_is_an_error_that_counts_the_rules(tmp_path: Path) -> None:
     rows = [{**row, "response": "my card is 4111 1111 1111 1111"} for row in week(200)]
     with pytest.raises(InputDataError, match=r"kept none of 400 rows: \{'privacy_"):
-        from_files(rows, section(5), tmp_path)
+        from_files(rows, section(6), tmp_path)
 
 
 TURN = st.sampled_from(["", "a", "b", "a b", '"', "é"])
@@ -239,7 +256,7 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputDataError, match=r"2026-01-05\.parquet is not a readable Parquet file"):
         curate_files(
             replace(traffic, files=(first,)),
-            section(5),
+            section(6),
             HashEmbedder(),
             0,
             production_digest="",

@@ -1,76 +1,39 @@
 """Privacy rules: check digits against python-stdnum, planted truths in real text, linear time."""
 
-import gzip
-import json
 import logging
 import random
+import re
+import re._parser as sre_parser  # type: ignore[import-not-found]
 import time
-from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pii_samples import MAKERS, bad_checksum, digits, near_miss
 from stdnum import iban, luhn, numdb, verhoeff
 from stdnum.es import dni, nie
 from stdnum.in_ import aadhaar
 from stdnum.in_ import pan as indian_pan
 
-from flywheel_core.curation import checksums
+from flywheel_core.curation import checksums, privacy
 from flywheel_core.curation.privacy import (
     RULES,
     PresidioNames,
     count_street_addresses,
     scan,
 )
-
-REAL_FILE = Path(__file__).resolve().parents[3] / "shared/reference/topical_chat/test_freq.json.gz"
-ABSENT = f"the data set is not here: {REAL_FILE}"
-NUM_PLANTED, NUM_NEAR_MISSES = 504, 1000
+from tests.bench.pii import REAL_FILE, measure_privacy
+from tests.curation.pii_samples import MAKERS, digits
 
 
-def utterances() -> list[str]:
-    with gzip.open(REAL_FILE) as file:
-        conversations = json.load(file)
-    return [turn["message"] for one in conversations.values() for turn in one["content"]]
-
-
-def planted(text: str, identifier: str, rng: random.Random) -> str:
-    words = text.split(" ")
-    place = rng.randint(0, len(words))
-    return " ".join([*words[:place], identifier, *words[place:]])
-
-
-def some_texts(count: int, rng: random.Random) -> list[str]:
-    return rng.sample(utterances(), count)
-
-
-@pytest.mark.skipif(not REAL_FILE.exists(), reason=ABSENT)
+@pytest.mark.skipif(not REAL_FILE.exists(), reason=f"the data set is not here: {REAL_FILE}")
 def test_planted_identifiers_are_found_and_clean_rows_pass() -> None:
-    rng = random.Random(4)
-    kinds = [list(MAKERS)[number % len(MAKERS)] for number in range(NUM_PLANTED)]
-    missed: Counter[str] = Counter()
-    for kind, text in zip(kinds, some_texts(NUM_PLANTED, rng), strict=True):
-        missed[kind] += not scan(planted(text, MAKERS[kind](rng), rng))[kind]
-    recall = 1 - missed.total() / NUM_PLANTED
-    clean = utterances()
-    alarms = sum(bool(scan(text)) for text in clean)
-    misses: Counter[str] = Counter()
-    for text in some_texts(NUM_NEAR_MISSES, rng):
-        make = near_miss if rng.random() < 0.7 else bad_checksum
-        misses.update(scan(planted(text, make(rng), rng)))
-    rows = len(clean) + NUM_NEAR_MISSES
-    rate = (alarms + misses.total()) / rows
-    print(
-        f"\npii_recall {recall:.4f} ({NUM_PLANTED} planted, missed {dict(+missed)})"
-        f"\npii_false_alarm_rate {rate:.5f} of {rows} clean rows: {alarms} of {len(clean)} real "
-        f"utterances, {dict(misses)} of {NUM_NEAR_MISSES} near misses"
-    )
-    assert recall >= 0.99
-    assert rate <= 0.005
-    assert misses.total() / NUM_NEAR_MISSES <= 0.005
+    found = measure_privacy()
+    print(f"\n{found}")
+    assert found.num_planted >= 500
+    assert found.recall >= 0.99
+    assert found.false_alarm_rate <= 0.005
+    assert found.near_misses.total() / found.num_near_misses <= 0.005
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))
@@ -165,23 +128,39 @@ def test_a_part_of_a_longer_number_is_no_identifier() -> None:
 HOSTILE = (
     "1", "a", "1 ", "1.", "1-", "@", "a@", "@a.", "a.", "://", "://a:", "?token=", "aa11 ", "+1 ",
     "(", "2001:", "aaaaa1111", "=eyJ", "4111 1111 1111 1111 ", "x1234567", "é1", "１", " ", "1,",
-    "12 Main ", "Calle ", "call me ", "order number ", "\ud800", "\x00",
+    "12 Main ", "Calle ", "call me ", "order number ", "\ud800", "\x00", "\u0301\u0316",
 )  # fmt: skip
+
+
+def test_every_pattern_is_bounded_so_time_is_linear_in_the_text() -> None:
+    """A match has a longest length, so an anchor costs a constant whatever the text's length, and
+    `finditer` meets each anchor once. Words before a number are looked for in a bounded slice."""
+    patterns = [one.pattern for several in privacy.DETECTORS.values() for one in several]
+    for pattern in (privacy.ANCHOR, privacy.STREET, *patterns):
+        longest = sre_parser.parse(pattern.pattern, pattern.flags & ~re.DEBUG).getwidth()[1]
+        assert longest <= 700, pattern.pattern
+    unbounded = sre_parser.parse(r"\d+").getwidth()[1]
+    assert unbounded > 700
+    assert privacy.CONTEXT_CHARS <= 64
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_time_grows_with_the_length_and_not_with_its_square(unit: str) -> None:
-    """A hostile 1 MB against an eighth of it: 8 times is linear, 64 quadratic."""
+    """A hostile text against an eighth of it: 8 times is linear, 64 quadratic. In CPU time of this
+    process, the least of a few tries, so that what else the machine does hardly shows."""
 
-    def cpu_s(size: int) -> float:
+    def cpu_s(size: int, tries: int) -> float:
         text = (unit * (size // len(unit) + 1))[:size]
-        start = time.process_time()
-        scan(text)
-        count_street_addresses(text)
-        return time.process_time() - start
+        return min(_scan_cpu_s(text) for _ in range(tries))
 
-    small = max(min(cpu_s(125_000) for _ in range(2)), 0.005)
-    assert cpu_s(1_000_000) / small < 28
+    assert cpu_s(64_000, 2) / max(cpu_s(8_000, 3), 0.0005) < 28
+
+
+def _scan_cpu_s(text: str) -> float:
+    start = time.process_time()
+    scan(text)
+    count_street_addresses(text)
+    return time.process_time() - start
 
 
 def test_street_addresses_are_guessed_apart() -> None:

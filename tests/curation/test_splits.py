@@ -7,6 +7,7 @@ import pytest
 from curation_samples import broken_caps, traffic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from flywheel_core.curation.near_duplicates import FindNear, near_duplicates
 from flywheel_core.curation.splits import (
@@ -18,6 +19,7 @@ from flywheel_core.curation.splits import (
     count_overlaps,
     shared_between_sides,
 )
+from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS
 
 SIZES = dict.fromkeys(SPLITS, 40)
@@ -201,3 +203,10 @@ def test_new_data_moves_no_row_to_another_side() -> None:
     before, after = sides_of(900), sides_of(1600)
     assert {after[row] == split for row, split in before.items() if row in after} == {True}
     assert len(before.keys() - after.keys()) < 0.5 * len(before)
+
+
+def test_a_recipe_that_leaves_no_character_a_prompt_is_refused() -> None:
+    sizes = dict.fromkeys(SPLITS, 5)
+    with pytest.raises(ValidationError, match=r"of the 30 prompts of prompts_per_surface"):
+        CurationSection(prompts_per_surface=sizes)
+    assert CurationSection(prompts_per_surface=dict.fromkeys(SPLITS, 6))

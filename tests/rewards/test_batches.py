@@ -25,6 +25,7 @@ from flywheel_core.recipe import RECIPE_FOLDER, parse_recipe
 from flywheel_core.records import PAIRS, write_table
 from flywheel_core.release.policy import load_policy
 from flywheel_core.release.promotion import promote_in_process
+from flywheel_core.rewards.ledger import Family, Ledger
 from flywheel_core.store import LocalStore
 from tests.airflow.airflow_seeds import seeded_climb
 
@@ -184,6 +185,8 @@ def test_both_models_are_scored_on_the_same_pairs(tmp_path: Path) -> None:
     prior, output = tmp_path / "prior", tmp_path / "output"
     for folder in (prior, output):
         (folder / "pointwise_user").mkdir(parents=True)
+    resting = Family(model="pointwise_internal", num_without_consensus={1: 9})
+    (prior / "ledger.json").write_text(Ledger(generation=1, families=(resting,)).model_dump_json())
     pool = EnginePool(EngineConfig(), scorer=TwoTastes(scored))
     context: Any = SimpleNamespace(
         plan=SimpleNamespace(generation=2),
@@ -191,6 +194,7 @@ def test_both_models_are_scored_on_the_same_pairs(tmp_path: Path) -> None:
         engines=DurableEngines(pool, tmp_path / "shards", lambda done, total, what="": None),
     )
     ledger = write_ledger({"pointwise_user": batches}, {"prior": prior}, context)
+    assert ledger.family("pointwise_internal") == resting, "a surface without pairs this time"
     family = ledger.family("pointwise_user")
     accuracies = {
         (c.model_generation, c.batch_generation): (c.accuracy.estimate, c.num_pairs)
