@@ -1,7 +1,7 @@
 """The logs of a large experiment, and both ways to read them, each in a process of its own.
 
-`python -m tests.bench.experiment_logs ours|pandas FOLDER` prints one line of JSON: seconds, peak
-memory in bytes, and the sums found, which must be the same.
+`python -m tests.bench.experiment_logs ours|pandas FOLDER` prints one line of JSON: wall and CPU
+seconds, peak memory in bytes, and the sums found, which must be the same.
 """
 
 import json
@@ -125,5 +125,11 @@ if __name__ == "__main__":
     started_s = time.monotonic()
     sums = SIDES[sys.argv[1]](Path(sys.argv[2]))
     seconds = time.monotonic() - started_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "sums": sums}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        "seconds": seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_bytes": used.ru_maxrss * 1024,
+        "sums": sums,
+    }
+    print(json.dumps(found))
