@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 
 from flywheel_core.curation.columns import (
     KEPT_TABLES,
+    SHINGLES,
     IndexRows,
     kept_tables,
     read_shingles,
+    shingles_table,
 )
 from flywheel_core.curation.config import RowRules
 from flywheel_core.curation.curate import Curated, prompt_row, select
@@ -44,6 +46,8 @@ from flywheel_core.row_ids import SeenIds
 
 PHASE_ONE_VERSION = 3
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
+SHINGLES_VERSION = 1
+"""The same of a half-done list of shingles."""
 NO_MODELS = RowRules()
 
 
@@ -94,6 +98,7 @@ def curate_files(
             f"curation kept none of {report['rows']} rows: {report['rejected']}; look at the "
             "traffic and the rules that rejected it"
         )
+    said = workshop.executor.run(shingles_job(filtered, workshop), workshop.progress)
     workshop.progress(0, 3, "phases II and III")
     rows = IndexRows.of_files(filtered.files["index"])
     once = _first_of_each_id(rows)
@@ -105,7 +110,7 @@ def curate_files(
         embedder,
         seed,
         production_digest=production_digest,
-        find_near=partial(_near_duplicates, filtered),
+        find_near=partial(_near_duplicates, said.files["shingles"]),
         measures=measured,
     )
     workshop.progress(2, 3, "phases II and III")
@@ -188,6 +193,27 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     return Mapped(kept_tables(kept, turns_kept), counts)
 
 
+def shingles_job(filtered: MapResult, workshop: Workshop) -> MapJob:
+    """Phase II's first step, in shards like Phase I: what each kept row says, for the search for
+    near duplicates."""
+    return MapJob(
+        name="phase II, shingles",
+        function=shingled,
+        config={"version": SHINGLES_VERSION},
+        inputs=filtered.files["kept"],
+        columns=pa.schema([TRAFFIC.field("messages")]),
+        outputs={"shingles": SHINGLES},
+        folder=workshop.work / "shingles",
+        shard_rows=workshop.config.shard_rows,
+        batch_rows=workshop.config.batch_rows,
+    )
+
+
+def shingled(batch: pa.Table) -> Mapped:
+    """The shingles of each row."""
+    return Mapped({"shingles": shingles_table(batch.column("messages").to_pylist())})
+
+
 ASK = "take the file in with `flywheel ingest FILE --out DIR`, which sets such rows aside"
 
 
@@ -221,8 +247,8 @@ def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Groups:
-    return group(read_shingles(filtered.files["shingles"], indices), indices)
+def _near_duplicates(files: Sequence[Path], indices: Sequence[int]) -> Groups:
+    return group(read_shingles(files, indices), indices)
 
 
 def _rows_numbered(wanted: set[int], filtered: MapResult) -> dict[int, dict[str, Any]]:

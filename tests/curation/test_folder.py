@@ -172,7 +172,7 @@ def test_the_text_says_how_to_undo_the_linter_and_who_was_not_checked_for_names(
     tmp_path: Path,
 ) -> None:
     rows = write_rows(tmp_path, 200)
-    recipe = write_recipe(tmp_path, 5, lint=["emoji_carry_over"])
+    recipe = write_recipe(tmp_path, 6, lint=["emoji_carry_over"])
     days, out = tmp_path / "days", tmp_path / "out"
     assert run("ingest", rows, "--out", days).exit_code == 0
     arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
