@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel_core.annotation.adjudication import has_consensus
 from flywheel_core.annotation.alternatives import (
     alternatives_in_turn,
     asking_to_rewrite,
@@ -246,7 +247,7 @@ def _context(row: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(batch: LabelledBatch, section: AnnotationSection) -> dict[str, Any]:
     rows = batch.pairs
     features = compare_chosen(rows, section.prevalence)
-    unanimous = sum(row["target"] in (0.0, 1.0) for row in rows)
+    unanimous = sum(has_consensus(row["votes"]) for row in rows)
     return {
         "dropped_pairs": dict(sorted(batch.dropped.items())),
         "unanimous_share": unanimous / len(rows) if rows else None,
