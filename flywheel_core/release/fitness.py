@@ -11,9 +11,7 @@ from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, read_manifes
 from flywheel_core.errors import PromotionRefused
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.store import Store
-from flywheel_core.studies import why_unfit
-
-MARK = "unfit_for_release"
+from flywheel_core.studies import MARK, why_unfit
 
 
 class UnfitForRelease(PromotionRefused):
