@@ -11,8 +11,7 @@ from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, read_manifes
 from flywheel_core.errors import PromotionRefused
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.store import Store
-
-MARK = "unfit_for_release"
+from flywheel_core.studies import MARK
 
 
 class UnfitForRelease(PromotionRefused):
