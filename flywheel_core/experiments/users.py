@@ -161,14 +161,15 @@ def _events_of(
         dropped |= mask
     sums.counts["events_skewed", -1, -1] += int((~dropped & (at < first)).sum())
     rows = np.flatnonzero(~dropped)
-    rows = _without_duplicates(events, rows, sums)
+    rows = _without_duplicates(events, rows, code, sums)
     # An event that a slow clock puts before its user's exposure counts at the exposure.
     moment = np.maximum(at[rows], first[rows])
     return code[rows], (moment - window.start_us) // DAY_US, rows
 
 
-def _without_duplicates(events: pa.Table, rows: Ints, sums: Sums) -> Ints:
-    """The rows whose event id was not there before."""
+def _without_duplicates(events: pa.Table, rows: Ints, code: Ints, sums: Sums) -> Ints:
+    """The rows whose event id their user did not have before. By the user: ids may be counters
+    that start again for each, and the other users of a partition must not matter."""
     if "event_id" not in events.column_names:
         return rows
     column = events.column("event_id")
@@ -182,9 +183,12 @@ def _without_duplicates(events: pa.Table, rows: Ints, sums: Sums) -> Ints:
         if len(encoded.dictionary) == len(rows):
             return rows
         ids = encoded.indices.to_numpy()
-    kept = np.sort(np.unique(ids, return_index=True)[1])
-    sums.counts["events_duplicate", -1, -1] += len(rows) - len(kept)
-    return rows[kept]
+    users = code[rows]
+    order = np.lexsort((ids, users))  # stable: of equal ones the first row stays first
+    users, ids = users[order], ids[order]
+    again = (users[1:] == users[:-1]) & (ids[1:] == ids[:-1])
+    sums.counts["events_duplicate", -1, -1] += int(again.sum())
+    return rows[np.sort(order[np.r_[True, ~again]])]
 
 
 def _values(events: pa.Table, name: str, rows: Ints) -> Ints | None:
@@ -218,8 +222,8 @@ def _sum_days(
     users: _Users, exposures: pa.Table, grids: dict[str, Ints], window: Window, sums: Sums
 ) -> None:
     before = [as_numbers(exposures.column(name))[users.row] for name in window.covariates]
-    cells = [(ENTIRE, np.zeros(len(users.ids), np.int64), [ENTIRE])] + [
-        (None, *_cells_of(exposures, name, users.row)) for name in window.dimensions
+    cells = [(np.zeros(len(users.ids), np.int64), [ENTIRE])] + [
+        _cells_of(exposures, name, users.row) for name in window.dimensions
     ]
     over = grids["sends"] > window.max_sends_per_day
     for day in window.days:
@@ -232,7 +236,7 @@ def _sum_days(
         for arm in range(len(ARMS)):
             sums.counts["users_bots", day, arm] += int((bot & (users.arm == arm)).sum())
         vectors = _vectors(grids, before, day, window)
-        for _, number, values in cells:
+        for number, values in cells:
             _add_moments(vectors, read, users.arm, number, values, day, sums)
         if window.with_histogram and day == max(window.days):
             _add_histogram(vectors[read], users.arm[read], sums)
