@@ -110,7 +110,7 @@ def sum_users(exposures: pa.Table, events: pa.Table, window: Window) -> Sums:
         name: _by_user_and_day(_values(events, name, rows), code, day, len(users.ids), window)
         for name in ("sends", *window.guardrails)
     }
-    _count_events_by_day(users, code, day, window, sums)
+    _count_events_by_day(users, code, day, grids["sends"], window, sums)
     _sum_days(users, exposures, grids, window, sums)
     return sums
 
@@ -212,10 +212,26 @@ def _by_user_and_day(
     return cells.astype(np.int64).reshape(num_users, window.num_days)
 
 
-def _count_events_by_day(users: _Users, code: Ints, day: Ints, window: Window, sums: Sums) -> None:
-    by_day = np.bincount(day * 2 + users.arm[code], minlength=2 * window.num_days)
-    for place, count in enumerate(by_day):
-        sums.counts["events_of_day", place // 2, place % 2] += int(count)
+def _count_events_by_day(
+    users: _Users, code: Ints, day: Ints, sends: Ints, window: Window, sums: Sums
+) -> None:
+    """What tells a day that was logged in part from a whole one (`broken`): rows of the events by
+    day and arm, without the days of programs, and how many users were new."""
+    num_rows = _by_user_and_day(None, code, day, len(users.ids), window)
+    most = window.max_sends_per_day
+    usual = np.where((num_rows > most) | (sends > most), 0, num_rows)
+    new = (users.first_us - window.start_us) // DAY_US
+    for place in range(len(ARMS)):
+        mine = users.arm == place
+        found = {
+            "events_of_day": num_rows[mine].sum(axis=0),
+            "usual_events": usual[mine].sum(axis=0),
+            "usual_squares": (usual[mine] ** 2).sum(axis=0),
+            "users_new": np.bincount(new[mine], minlength=window.num_days),
+        }
+        for what, by_day in found.items():
+            for one, count in enumerate(by_day.tolist()):
+                sums.counts[what, one, place] += count
 
 
 def _sum_days(
