@@ -92,7 +92,8 @@ def read_with_pandas(folder: Path) -> dict[str, list[int]]:
     users = users[users["arms"] == 1][["first", "arm"]]
     del exposures, met
     columns = ["user_id", "at", "event_id", "sends"]
-    events = pd.read_parquet(folder / "events", columns=columns).drop_duplicates("event_id")
+    events = pd.read_parquet(folder / "events", columns=columns)
+    events = events.drop_duplicates(["user_id", "event_id"])
     events = events.merge(users, left_on="user_id", right_index=True)
     events = events[events["at"] >= events["first"] - pd.Timedelta(seconds=60)]
     start = pd.Timestamp(int(START), unit="us", tz="UTC")
