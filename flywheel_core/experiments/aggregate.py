@@ -186,11 +186,12 @@ def first_exposure_us(exposures: Log) -> int:
 def _from_footer(path: Path) -> list[int] | None:
     """Each row group's earliest exposure; None where the footer does not say all of them."""
     metadata = pq.read_metadata(path)
-    schema = pq.read_schema(path)
-    place = schema.names.index("exposed_at")
-    kind = schema.field("exposed_at").type
-    if not pa.types.is_timestamp(kind) or pa.types.is_nested(schema.field(0).type):
+    kind = pq.read_schema(path).field("exposed_at").type
+    if not pa.types.is_timestamp(kind):
         return None
+    # By the path: a nested column before it takes several places.
+    leaves = [metadata.schema.column(one).path for one in range(metadata.num_columns)]
+    place = leaves.index("exposed_at")
     found = []
     for group in range(metadata.num_row_groups):
         statistics = metadata.row_group(group).column(place).statistics

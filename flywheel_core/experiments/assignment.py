@@ -12,7 +12,7 @@ into the test arm and nobody out of an arm.
 
 import hashlib
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_serializer, model_validator
 
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
@@ -45,6 +45,10 @@ class Eligibility(Record):
     languages: tuple[str, ...] = ()
     min_days_since_joined: int = Field(default=0, ge=0)
     excluded_users: frozenset[str] = frozenset()
+
+    @field_serializer("excluded_users", when_used="json")
+    def _sorted(self, users: frozenset[str]) -> list[str]:
+        return sorted(users)  # a set has another order in every process, and a key must not
 
     def reason_against(self, person: Person) -> str | None:
         """Why this person is not eligible, or None."""

@@ -3,7 +3,7 @@
 import math
 
 from flywheel_core.experiments.config import ReadoutConfig
-from flywheel_core.experiments.fieller import Z_95
+from flywheel_core.experiments.fieller import critical_value
 from flywheel_core.experiments.lifts import lift_of
 from flywheel_core.experiments.logs import ARMS
 from flywheel_core.experiments.metrics import BREADTH, DEPTH, ArmSums, arm_mean, unreadable
@@ -50,7 +50,7 @@ def explore(
             metric=name,
             test=test,
             control=control,
-            lift=lift_of(test, control, critical=Z_95),
+            lift=lift_of(test, control, critical=critical_value(config.alpha)),
             p_value=p_value,
             stands=stand,
         )

@@ -13,7 +13,7 @@ from flywheel_core.experiments.metrics import METRICS, ArmSums, Metric
 from flywheel_core.experiments.reading import Histogram, guardrail_metrics, read_metric
 from flywheel_core.experiments.readout import DayReadout, MetricReadout, Readout
 from flywheel_core.experiments.sentence import quotable
-from flywheel_core.experiments.trust import SampleRatio, check_sample_ratio
+from flywheel_core.experiments.trust import SampleRatio, check_sample_ratio, unbalanced_bots
 from flywheel_core.experiments.users import Cell, Sums, Window
 
 EPOCH = datetime.date(1970, 1, 1)
@@ -72,7 +72,9 @@ def _read_day(
     first: datetime.date,
     drawn: Histogram | None,
 ) -> DayReadout:
-    bots = {arm: sums.counts["users_bots", day, place] for place, arm in enumerate(ARMS)}
+    bots: dict[Arm, int] = {
+        arm: sums.counts["users_bots", day, place] for place, arm in enumerate(ARMS)
+    }
     known: dict[str, Any] = {
         "day": first + datetime.timedelta(days=day),
         "is_last_day": day == config.num_days - 1,
@@ -92,7 +94,7 @@ def _read_day(
         test_share=config.test_share,
         control_share=config.control_share,
     )
-    stopping = _stopping(ratio, known["num_in_both_arms"], config)
+    stopping = _stopping(ratio, known["num_in_both_arms"], config) or unbalanced_bots(bots, ratio)
     if stopping is not None:
         return DayReadout(status="stopped", reason=stopping, sample_ratio=ratio, **known)
 

@@ -7,6 +7,7 @@ taken out, so a later read sees at least what an earlier one saw.
 
 import datetime
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,15 +49,28 @@ def _check_day(day: datetime.date, rows: pa.Table, at: str) -> None:
 
 def days_logged(store: Store, folder: str) -> tuple[datetime.date, ...]:
     """The days there are, oldest first."""
-    parts = {path.removeprefix(f"{folder}/").split("/")[0] for path in store.list(folder)}
-    return tuple(sorted(datetime.date.fromisoformat(part.removeprefix("day=")) for part in parts))
+    return tuple(sorted({day for _, day in _files(store, folder)}))
+
+
+def _files(store: Store, folder: str) -> Iterator[tuple[str, datetime.date]]:
+    """The log's files with their days, without the marks that writers leave (`_SUCCESS`)."""
+    for path in store.list(folder):
+        parts = path.removeprefix(f"{folder}/").split("/")
+        if any(part.startswith(("_", ".")) for part in parts):
+            continue
+        try:
+            yield path, datetime.date.fromisoformat(parts[0].removeprefix("day="))
+        except ValueError as error:
+            raise InputDataError(
+                f"{path}: {parts[0]!r} is no day; a log's files lie in folders such as "
+                "day=2026-01-05, take this one away"
+            ) from error
 
 
 def fetch_days(store: Store, folder: str, through: datetime.date, target: Path) -> Path:
     """Copy the log up to `through` below `target`; later days are left where they are."""
-    for path in store.list(folder):
-        part = path.removeprefix(f"{folder}/").split("/")[0]
-        if datetime.date.fromisoformat(part.removeprefix("day=")) <= through:
+    for path, day in _files(store, folder):
+        if day <= through:
             store.download(path, target / path.removeprefix(f"{folder}/"))
     if not target.is_dir():
         raise InputDataError(f"{folder}: no day up to {through} is there; nothing was logged yet")

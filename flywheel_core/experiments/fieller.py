@@ -17,6 +17,16 @@ from flywheel_core.errors import ConfigError
 
 Z_95 = 1.959963984540054
 
+
+def critical_value(alpha: float) -> float:
+    """The two-sided normal critical value."""
+    if alpha == 0.05:
+        return Z_95
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - alpha / 2))
+
+
 Kind = Literal["bounded", "complement", "whole"]
 
 

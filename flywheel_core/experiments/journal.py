@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flywheel_core.artifacts import SCHEMA_VERSION, Record, digest_of
-from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict
+from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict, StoreMissing
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.ramp import Action, RampState, advance, rolled_back
 from flywheel_core.experiments.readout import DayReadout, Readout
@@ -159,25 +159,49 @@ class Journal:
         """Store a readout under its digest, and return its path; a day read again on other data
         is a second file, and the decision names the one it rests on."""
         digest = digest_of(readout.model_dump(mode="json"))
-        path = f"{self.folder}/readouts/{readout.newest.day}-{digest[:16]}.json"
+        path = self._readout_path(readout.newest.day, digest)
         self.store.put_if_absent(path, readout.model_dump_json(indent=1).encode())
         return path
 
+    def decisive_readout(self) -> Readout | None:
+        """What the window ended on: the readout that its last decision names. None while it runs,
+        and where it was ended before anything was decided."""
+        days = self.decided_days()
+        if not days or not self.is_started:
+            return None
+        read = [(one, self._readout_of(one)) for one in map(self.decision, days) if one]
+        first_day = read[0][1].first_day  # a step of the ramp starts later
+        decision, readout = [one for one in read if one[1].first_day == first_day][-1]
+        ended = decision.action.kind in ("ramp", "release", "rollback") or self.state().is_over
+        return readout if ended else None
+
+    def _readout_of(self, decision: Decision) -> Readout:
+        path = self._readout_path(decision.day, decision.readout_digest)
+        try:
+            return Readout.model_validate_json(self.store.get(path))
+        except (StoreMissing, FileNotFoundError, ValidationError) as error:
+            raise ArtifactCorrupt(
+                f"{path}: the readout that the decision of {decision.day} names cannot be read "
+                f"({type(error).__name__}); restore a copy"
+            ) from error
+
+    def _readout_path(self, day: datetime.date, digest: str) -> str:
+        return f"{self.folder}/readouts/{day}-{digest[:16]}.json"
+
 
 def ended_experiments(store: Store, flywheel: str) -> list[tuple[str, DayReadout]]:
-    """The experiments of a flywheel that have a readout of their window's last day, with the
-    newest such readout each, in the order of their first days: the releases of the paper's
-    Figure 8."""
-    found: dict[str, tuple[datetime.date, DayReadout]] = {}
-    for path in store.list(f"{flywheel}/experiments"):
-        parts = path.split("/")
-        if len(parts) < 5 or parts[-2] != "readouts":
-            continue
-        readout = Readout.model_validate_json(store.get(path))
-        if readout.num_days > 1 and readout.newest.is_last_day:
-            found[parts[-3]] = (readout.first_day, readout.newest)
-    ordered = sorted(found.items(), key=lambda one: (one[1][0], one[0]))
-    return [(name, read) for name, (_, read) in ordered]
+    """The experiments of a flywheel that were ramped or rolled back, each with the day that this
+    was decided on in its window, in the order of their first days: the releases of the paper's
+    Figure 8, those that never got to their last day included."""
+    folders = {"/".join(path.split("/")[:3]) for path in store.list(f"{flywheel}/experiments")}
+    found = []
+    for folder in sorted(folders):
+        journal = Journal(store, flywheel, folder.rsplit("/", 1)[-1])
+        readout = journal.decisive_readout()
+        if readout is not None:
+            found.append((readout.first_day, journal.experiment_id, readout.newest))
+    found.sort(key=lambda one: one[:2])
+    return [(name, read) for _, name, read in found]
 
 
 def _parse(kind: type[RampState], value: dict[str, Any], folder: str) -> RampState:

@@ -112,8 +112,9 @@ def bootstrap_interval(
     seed: int,
     num_resamples: int = 2000,
     level: float = DEFAULT_LEVEL,
-) -> Interval:
-    """The lift of a ratio of sums in percent, with the percentile bootstrap over users.
+) -> Interval | None:
+    """The lift of a ratio of sums in percent, with the percentile bootstrap over users; None where
+    some resample has no lift (a denominator or control's mean is 0), so that no quantile is one.
 
     Each arm is (numerators, denominators, numbers of users): users with equal values are drawn
     together, which gives exactly the distribution of drawing them one by one (a multinomial), at a
@@ -122,6 +123,8 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     drawn = [_resampled_ratios(*arm, num_resamples, rng) for arm in (test, control)]
     point = [float(top @ users) / float(low @ users) for top, low, users in (test, control)]
+    if not (np.isfinite(drawn).all() and drawn[1].all() and point[1]):
+        return None
     lifts = 100 * (drawn[0] / drawn[1] - 1)
     tail = (1 - level) / 2
     lower, upper = np.quantile(lifts, [tail, 1 - tail])
@@ -147,5 +150,6 @@ def _resampled_ratios(
     for start in range(0, num_resamples, chunk):
         count = min(chunk, num_resamples - start)
         sums = rng.multinomial(total, users / total, size=count) @ values
-        ratios.append(sums[:, 0] / sums[:, 1])
+        with np.errstate(invalid="ignore"):  # 0 / 0: the caller looks
+            ratios.append(sums[:, 0] / sums[:, 1])
     return np.concatenate(ratios)

@@ -31,13 +31,21 @@ def _critical(alpha: float, power: float) -> tuple[float, float]:
 
 
 def minimum_detectable_lift_pct(
-    standard_error: float, control_mean: float, *, alpha: float = 0.05, power: float = 0.8
+    standard_error: float,
+    control_mean: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    critical: float | None = None,
 ) -> float:
     """The true lift that a test with this standard error of (test - control) detects with
-    probability `power`."""
+    probability `power`. `critical` takes the place of alpha's fixed-horizon value, where another
+    interval decides."""
     if control_mean == 0:
         raise ConfigError("control mean 0.0: no lift over it is defined")
-    return 100 * sum(_critical(alpha, power)) * standard_error / abs(control_mean)
+    fixed, z_power = _critical(alpha, power)
+    beyond = (fixed if critical is None else critical) + z_power
+    return 100 * beyond * standard_error / abs(control_mean)
 
 
 def users_for_lift(
@@ -77,6 +85,8 @@ def plan_power(
     if lift_pct is None and users_per_arm is None:
         raise ConfigError("give a lift (how many users?), a number of users (what lift?), or both")
     _check(mean, sd)
+    if lift_pct is not None and not math.isfinite(lift_pct):
+        raise ConfigError(f"lift_pct {lift_pct!r}: must be a number, for example 2")
     if users_per_arm is None:
         assert lift_pct is not None
         users_per_arm = users_for_lift(mean, sd, lift_pct, alpha=alpha, power=target_power)

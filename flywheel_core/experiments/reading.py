@@ -8,7 +8,7 @@ import numpy as np
 
 from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.experiments.config import ReadoutConfig
-from flywheel_core.experiments.fieller import Z_95
+from flywheel_core.experiments.fieller import critical_value
 from flywheel_core.experiments.lifts import (
     ArmMean,
     Counts,
@@ -21,7 +21,7 @@ from flywheel_core.experiments.logs import ARMS, Arm
 from flywheel_core.experiments.metrics import METRICS, ArmSums, Metric, arm_mean, cuped, unreadable
 from flywheel_core.experiments.power import minimum_detectable_lift_pct
 from flywheel_core.experiments.readout import AdjustedLift, MetricReadout
-from flywheel_core.experiments.sequential import always_valid_lift
+from flywheel_core.experiments.sequential import always_valid_lift, critical_for_lift
 
 Histogram: TypeAlias = Mapping[tuple[int, int, int], int]
 """Users by (arm, engaged days, sends)."""
@@ -60,6 +60,7 @@ def read_metric(
         return MetricReadout(test=means[0], control=means[1], unreadable=NO_VARIANCE, **told)
     expected = config.expected_lifts_pct.get(metric.name, config.expected_guardrail_lift_pct)
     lift = _fixed(means[0], means[1], config)
+    drawn_again, undefined = _bootstrap(metric, drawn, config)
     valid = always_valid_lift(*means, expected_lift_pct=expected, alpha=config.alpha)
     return MetricReadout(
         test=means[0],
@@ -67,9 +68,12 @@ def read_metric(
         lift=lift,
         always_valid=valid,
         adjusted=_adjusted(metric, test, control, config, day, expected),
-        minimum_detectable_lift_pct=_detectable(means[0], means[1], config),
+        minimum_detectable_lift_pct=_detectable(
+            means[0], means[1], config, expected if peeking else None
+        ),
         delta=_delta(means[0], means[1], config),
-        bootstrap=_bootstrap(metric, drawn, config),
+        bootstrap=drawn_again,
+        bootstrap_undefined=undefined,
         loss=_is_loss(valid if peeking else lift, means[0], means[1], metric.harm),
         **told,
     )
@@ -81,6 +85,12 @@ NO_VARIANCE = (
 )
 
 
+BOOTSTRAP_UNDEFINED = (
+    "not defined: in some resamples nobody of an arm engaged, or control has a mean of 0; use "
+    "Fieller's set"
+)
+
+
 def _is_loss(decisive: Lift, test: ArmMean, control: ArmMean, harm: str | None) -> bool:
     """Whether the guardrail moved for the worse, significantly. By the means, not by the lift:
     over a control of 0 there is none."""
@@ -89,12 +99,20 @@ def _is_loss(decisive: Lift, test: ArmMean, control: ArmMean, harm: str | None) 
     return test.mean > control.mean if harm == "up" else test.mean < control.mean
 
 
-def _detectable(test: ArmMean, control: ArmMean, config: ReadoutConfig) -> float | None:
+def _detectable(
+    test: ArmMean, control: ArmMean, config: ReadoutConfig, expected_lift_pct: float | None
+) -> float | None:
+    """By the interval that decides: where `expected_lift_pct` is given, the always-valid one."""
     if control.mean == 0:
         return None
+    critical = critical_value(config.alpha)
+    if expected_lift_pct is not None:
+        critical = critical_for_lift(
+            test, control, expected_lift_pct=expected_lift_pct, alpha=config.alpha
+        )
     error = math.hypot(test.standard_error, control.standard_error)
     return minimum_detectable_lift_pct(
-        error, control.mean, alpha=config.alpha, power=config.target_power
+        error, control.mean, power=config.target_power, critical=critical
     )
 
 
@@ -106,15 +124,6 @@ def _delta(test: ArmMean, control: ArmMean, config: ReadoutConfig) -> Interval |
 
 def _fixed(test: ArmMean, control: ArmMean, config: ReadoutConfig, covariance: float = 0.0) -> Lift:
     return lift_of(test, control, covariance=covariance, critical=critical_value(config.alpha))
-
-
-def critical_value(alpha: float) -> float:
-    """The two-sided normal critical value."""
-    if alpha == 0.05:
-        return Z_95
-    from scipy.stats import norm
-
-    return float(norm.ppf(1 - alpha / 2))
 
 
 def _adjusted(
@@ -144,15 +153,19 @@ def _adjusted(
     )
 
 
-def _bootstrap(metric: Metric, drawn: Histogram | None, config: ReadoutConfig) -> Interval | None:
+def _bootstrap(
+    metric: Metric, drawn: Histogram | None, config: ReadoutConfig
+) -> tuple[Interval | None, str | None]:
+    """The interval, or why it is not defined; neither where none was asked for."""
     if drawn is None or metric.numerator not in ("engaged_days", "sends"):
-        return None
-    return bootstrap_interval(
+        return None, None
+    found = bootstrap_interval(
         _values(metric, drawn, "test"),
         _values(metric, drawn, "control"),
         seed=config.bootstrap_seed,
         level=1 - config.alpha,
     )
+    return found, BOOTSTRAP_UNDEFINED if found is None else None
 
 
 def _values(metric: Metric, drawn: Histogram, arm: Arm) -> tuple[Counts, Counts, Counts]:

@@ -37,7 +37,9 @@ class MetricReadout(ReadoutRecord):
     """One metric on one day. `lift` is at the fixed horizon: read before the last day it is
     `peeking`, and `always_valid` is the one to look at. `unreadable` says why there is none.
 
-    `minimum_detectable_lift_pct` stands beside every lift, so that a flat one is not read as none.
+    `minimum_detectable_lift_pct` stands beside every lift, so that a flat one is not read as none;
+    it is that of the decisive interval. `bootstrap_undefined` says why no bootstrap interval is
+    there although one was asked for.
     `loss` is set on guardrails: the decisive interval shows a significant change for the worse.
     """
 
@@ -52,6 +54,7 @@ class MetricReadout(ReadoutRecord):
     minimum_detectable_lift_pct: float | None = None
     delta: Interval | None = None
     bootstrap: Interval | None = None
+    bootstrap_undefined: str | None = None
     harm: Literal["up", "down"] | None = None
     loss: bool = False
 
@@ -59,6 +62,17 @@ class MetricReadout(ReadoutRecord):
     def decisive(self) -> Lift | None:
         """The interval that may decide on this day."""
         return self.always_valid if self.peeking else self.lift
+
+    @property
+    def direction(self) -> int:
+        """1 for a significant gain by the decisive interval, -1 for a significant loss, 0 for
+        neither. By the means: over a control of 0 there is no lift, but there is a direction."""
+        lift, test, control = self.decisive, self.test, self.control
+        if lift is None or not lift.significant:
+            return 0
+        if test is None or control is None:
+            return lift.direction
+        return 1 if test.mean > control.mean else -1
 
 
 class DayReadout(ReadoutRecord):

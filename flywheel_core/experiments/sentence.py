@@ -33,8 +33,8 @@ def _of(read: MetricReadout, words: str, config: ReadoutConfig) -> str:
     if lift is None:
         return f"{words} could not be read ({read.unreadable})"
     level = f"{100 * (1 - config.alpha):g} %"
-    if lift.direction > 0 or lift.direction < 0:
-        verb = "rose" if lift.direction > 0 else "fell"
+    if read.direction:
+        verb = "rose" if read.direction > 0 else "fell"
         return f"{words} {verb}: {lift.text()}, {level} interval"
     flat = f"no change of {words} was shown: {lift.text()}, {level} interval"
     if read.minimum_detectable_lift_pct is None:

@@ -21,7 +21,7 @@ taken from the data.
 import math
 
 from flywheel_core.errors import ConfigError
-from flywheel_core.experiments.fieller import Z_95
+from flywheel_core.experiments.fieller import critical_value
 from flywheel_core.experiments.lifts import ArmMean, Lift, lift_of
 
 
@@ -34,7 +34,7 @@ def always_valid_critical(relative_variance: float, tau: float, alpha: float = 0
             "for), alpha between 0 and 1"
         )
     if relative_variance <= 0:
-        return Z_95
+        return critical_value(alpha)
     mixed = relative_variance + tau * tau
     return math.sqrt(mixed / tau**2 * math.log(mixed / (relative_variance * alpha**2)))
 
@@ -52,7 +52,21 @@ def always_valid_lift(
     The test of each ratio r is the mSPRT of test - r control, its mixture in proportion to the
     standard error at r; `expected_lift_pct` is tau, the lift that the experiment was sized for.
     """
+    critical = critical_for_lift(
+        test, control, expected_lift_pct=expected_lift_pct, covariance=covariance, alpha=alpha
+    )
+    return lift_of(test, control, covariance=covariance, critical=critical)
+
+
+def critical_for_lift(
+    test: ArmMean,
+    control: ArmMean,
+    *,
+    expected_lift_pct: float,
+    covariance: float = 0.0,
+    alpha: float = 0.05,
+) -> float:
+    """The critical value that `always_valid_lift` takes."""
     scale = abs(control.mean) or abs(test.mean) or 1.0  # a control of 0 has no relative lift
     variance = (test.standard_error**2 + control.standard_error**2 - 2 * covariance) / scale**2
-    critical = always_valid_critical(variance, expected_lift_pct / 100, alpha)
-    return lift_of(test, control, covariance=covariance, critical=critical)
+    return always_valid_critical(variance, expected_lift_pct / 100, alpha)

@@ -1,12 +1,13 @@
 """Whether an experiment may be read at all, and what many comparisons may say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import ConfigDict
 
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.logs import Arm
 
 STOP_BELOW_P = 0.001
 """Sample ratios this unlikely stop the read (Fabijan et al. 2019; paper silent)."""
@@ -46,6 +47,29 @@ def check_sample_ratio(
         chi2=float(found.statistic),
         p_value=float(found.pvalue),
         stops_the_read=bool(found.pvalue < STOP_BELOW_P),
+    )
+
+
+def unbalanced_bots(num_bots: Mapping[Arm, int], users: SampleRatio) -> str | None:
+    """Why the users left out as programs forbid the read, or None. Who is one is seen after the
+    exposure, so leaving them out is sound only while the arms lose equal shares: Pearson's χ² on
+    programs and others by arm; where a cell expects fewer than 5, Fisher's exact test."""
+    test, control = num_bots["test"], num_bots["control"]
+    if test + control == 0:
+        return None
+    from scipy.stats import chi2_contingency, fisher_exact
+
+    table = [[test, users.num_test - test], [control, users.num_control - control]]
+    found = chi2_contingency(table, correction=False)
+    p_value = float(found.pvalue)
+    if found.expected_freq.min() < 5:
+        p_value = float(fisher_exact(table).pvalue)
+    if p_value >= STOP_BELOW_P:
+        return None
+    return (
+        f"programs: {test:,} of {users.num_test:,} test and {control:,} of "
+        f"{users.num_control:,} control users were left out (p = {p_value:.1g}); what leaves "
+        "users out moves with the arm, raise max_sends_per_day or find why"
     )
 
 

@@ -188,7 +188,8 @@ def _without_duplicates(events: pa.Table, rows: Ints, code: Ints, sums: Sums) ->
     users, ids = users[order], ids[order]
     again = (users[1:] == users[:-1]) & (ids[1:] == ids[:-1])
     sums.counts["events_duplicate", -1, -1] += int(again.sum())
-    return np.asarray(rows[np.sort(order[np.r_[True, ~again]])], np.int64)
+    kept: Ints = rows[np.sort(order[np.r_[True, ~again]])]
+    return kept
 
 
 def _values(events: pa.Table, name: str, rows: Ints) -> Ints | None:

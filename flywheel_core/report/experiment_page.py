@@ -83,7 +83,14 @@ def verdict(day: DayReadout, num_days: int) -> tuple[str, str]:
         return "block", f"Roll back: {', '.join(_label(one) for one in day.losses)} got worse"
     if not day.is_last_day:
         return "unsure", f"Running: {len_word(day, num_days)}"
-    moves = [_direction(day, name) for name in ("breadth", "depth")]
+    unread = [
+        name
+        for name, one in {**_primary(day), **day.guardrails}.items()
+        if one is None or one.decisive is None
+    ]
+    if unread:  # no lift is no evidence: neither flat nor held
+        return "insufficient", f"Not readable: {', '.join(_label(one) for one in unread)}"
+    moves = [one.direction for one in _primary(day).values() if one is not None]
     if -1 in moves:
         return "block", "Engagement fell"
     if 1 in moves:
@@ -96,9 +103,8 @@ def len_word(day: DayReadout, num_days: int) -> str:
     return f"read to {day.day:%-d %B %Y}, of {num_days} days"
 
 
-def _direction(day: DayReadout, name: str) -> int:
-    lift = day.metrics[name].decisive
-    return lift.direction if lift else 0
+def _primary(day: DayReadout) -> dict[str, MetricReadout | None]:
+    return {name: day.metrics.get(name) for name in ("breadth", "depth")}
 
 
 def _label(name: str) -> str:
@@ -172,10 +178,3 @@ def write_experiment_page(store: Store, flywheel: str, run: DayRun, path: Path) 
 def _lift(read: DayReadout, name: str) -> Lift | None:
     found = read.metrics.get(name)
     return found.decisive if found else None
-
-
-def past_releases(rows: Sequence[tuple[str, Lift | None, Lift | None]]) -> list[ReleaseLifts]:
-    """Rows of (label, breadth, depth) for Figure 8's top panel."""
-    return [
-        ReleaseLifts(label=label, breadth=breadth, depth=depth) for label, breadth, depth in rows
-    ]

@@ -1,7 +1,9 @@
 """The logs of a large experiment, and both ways to read them, each in a process of its own.
 
-`python -m tests.bench.experiment_logs ours|pandas FOLDER` prints one line of JSON: wall and CPU
-seconds, peak memory in bytes, and the sums found, which must be the same.
+`python -m tests.bench.experiment_logs ours|pandas|analyze FOLDER` prints one line of JSON: wall and
+CPU seconds, peak memory in bytes, and the sums found, which must be the same. `ours` and `pandas`
+do the same work, the last day's sums; `analyze` is what ships, `flywheel ab analyze --json`: seven
+days, CUPED and breakdowns.
 """
 
 import json
@@ -9,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,12 @@ import pyarrow.parquet as pq
 START = np.datetime64("2026-01-05T00:00:00", "us").astype(np.int64)
 DAY_US = 86_400_000_000
 NUM_DAYS = 7
+KINDS = {
+    "locale": ["en_US", "es_MX", "pt_BR", "hi_IN", "id_ID"],
+    "language": ["en", "es", "pt"],
+    "jtbd": ["chat", "advice", "play"],
+    "user_kind": ["new", "returning"],
+}
 
 
 def write_logs(folder: Path, num_users: int, seed: int = 0) -> tuple[int, int]:
@@ -30,6 +39,8 @@ def write_logs(folder: Path, num_users: int, seed: int = 0) -> tuple[int, int]:
     chance = 1 / (1 + np.exp(-rng.normal(-0.2, 1.3, num_users) - 0.05 * test))
     rate = np.exp(rng.normal(1.2, 0.9, num_users) + 0.05 * test)
     first = np.minimum(rng.geometric(0.45, num_users) - 1, NUM_DAYS - 1)
+    kinds = {name: rng.integers(0, len(values), num_users) for name, values in KINDS.items()}
+    pre_days, pre_sends = rng.binomial(7, chance), rng.poisson(3 * rate)
     rows = [0, 0]
     for name in ("exposures", "events"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -39,6 +50,10 @@ def write_logs(folder: Path, num_users: int, seed: int = 0) -> tuple[int, int]:
         at = START + day * DAY_US + rng.integers(0, DAY_US // 2, len(users))
         arm = pa.array(["control", "test"]).take(pa.array(test[users].astype(np.int8)))
         exposures = {"user_id": _ids(users), "arm": arm, "exposed_at": _times(at)}
+        for kind, values in KINDS.items():
+            exposures[kind] = pa.array(values).take(pa.array(kinds[kind][users]))
+        exposures["pre_engaged_days"] = pa.array(pre_days[users].astype(np.int8))
+        exposures["pre_sends"] = pa.array(pre_sends[users].astype(np.int32))
         pq.write_table(pa.table(exposures), folder / f"exposures/day={day}.parquet")
         users = users[rng.random(len(users)) < 0.9]
         at = START + day * DAY_US + rng.integers(DAY_US // 2, DAY_US, len(users))
@@ -68,11 +83,13 @@ def _times(at: np.ndarray) -> pa.Array:
 
 
 def read_ours(folder: Path) -> dict[str, list[int]]:
-    """What `flywheel ab analyze` aggregates, of the last day."""
+    """Our aggregation of what `read_with_pandas` computes, from the same columns."""
     from flywheel_core.experiments.aggregate import aggregate, open_log
     from flywheel_core.experiments.users import Cell, Window
 
-    logs = open_log("exposures", folder / "exposures"), open_log("events", folder / "events")
+    needed = ("user_id", "arm", "exposed_at")
+    exposures = replace(open_log("exposures", folder / "exposures"), columns=needed)
+    logs = exposures, open_log("events", folder / "events")
     window = Window(int(START), NUM_DAYS, (NUM_DAYS - 1,), 60_000_000, 1000)
     sums = aggregate(*logs, window, scratch=folder)
     found = [sums.moments[Cell(NUM_DAYS - 1, place)] for place in (0, 1)]
@@ -80,6 +97,24 @@ def read_ours(folder: Path) -> dict[str, list[int]]:
         arm: [int(one) for one in (*matrix[0], matrix[1, 1], matrix[3, 3])]
         for arm, matrix in zip(("control", "test"), found, strict=True)
     }
+
+
+def analyze_all(folder: Path) -> dict[str, list[int]]:
+    """`flywheel ab analyze --json` itself; the numbers of users that it read."""
+    from typer.testing import CliRunner
+
+    from flywheel_core.cli import app
+
+    command = ["ab", "analyze", "--exposures", str(folder / "exposures"), "--events"]
+    command += [str(folder / "events"), "--scratch", str(folder), "--json"]
+    done = CliRunner().invoke(app, command)
+    if done.exit_code:
+        raise RuntimeError(f"ab analyze: {done.output[-2000:]}")
+    found = json.loads(done.stdout)
+    if not found["exploratory"]:
+        raise RuntimeError("ab analyze: no breakdown was read")
+    read = found["days"][-1]["metrics"]["breadth"]
+    return {arm: [read[arm]["num_users"]] for arm in ("control", "test")}
 
 
 def read_with_pandas(folder: Path) -> dict[str, list[int]]:
@@ -120,6 +155,7 @@ def read_with_pandas(folder: Path) -> dict[str, list[int]]:
 SIDES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "ours": read_ours,
     "pandas": read_with_pandas,
+    "analyze": analyze_all,
 }
 
 if __name__ == "__main__":

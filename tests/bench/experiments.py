@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from flywheel_core.experiments.aggregate import NUM_THREADS
 from tests.bench import Row
 from tests.bench.experiment_logs import write_logs
 from tests.bench.simulations import (
@@ -20,6 +23,7 @@ from tests.bench.simulations import (
     daily_looks,
 )
 
+GOAL_USERS = 10_000_000
 NUM_USERS = int(os.environ.get("BENCH_EXPERIMENT_USERS", "10000000"))
 OURS_REPEATS = 3
 
@@ -38,21 +42,43 @@ def _reading() -> Iterator[Row]:
         exposures, events = write_logs(folder, NUM_USERS)
         ours = [_side("ours", folder) for _ in range(OURS_REPEATS)]
         pandas = _side("pandas", folder)
+        shipped = _side("analyze", folder)
     if any(one["sums"] != pandas["sums"] for one in ours):
         raise RuntimeError(f"the sums differ: {ours[0]['sums']} and {pandas['sums']}")
+    for arm, (num_users,) in shipped["sums"].items():
+        if num_users != pandas["sums"][arm][0]:
+            raise RuntimeError(f"{arm}: ab analyze read {num_users}, not {pandas['sums'][arm][0]}")
     seconds = statistics.median(one["seconds"] for one in ours)
     peak = max(one["peak_bytes"] for one in ours)
     size = (
         f"{NUM_USERS:,} users, {exposures:,} exposures, {events:,} event rows, 7 days, equal sums; "
         f"ours {_cost(seconds, ours[-1]['cpu_seconds'], peak)} (median of {OURS_REPEATS}), pandas "
-        f"{_cost(pandas['seconds'], pandas['cpu_seconds'], pandas['peak_bytes'])}, a process each"
+        f"{_cost(pandas['seconds'], pandas['cpu_seconds'], pandas['peak_bytes'])}, a process each; "
+        f"both the last day's sums; {_threads()}"
     )
     speed = pandas["seconds"] / seconds
     memory = peak / pandas["peak_bytes"]
-    yield Row("ab_vs_pandas_speed", speed, "x", ">= 5", speed >= 5, size)
-    yield Row("ab_vs_pandas_memory", memory, "x", "<= 0.34", memory <= 0.34, size)
-    per_10m = seconds * 10_000_000 / NUM_USERS
-    yield Row("ab_seconds_per_10m_users", per_10m, "s", "", None, size)
+    yield Row("ab_vs_pandas_speed", speed, "x", ">= 5", _holds(speed >= 5), size)
+    yield Row("ab_vs_pandas_memory", memory, "x", "<= 0.34", _holds(memory <= 0.34), size)
+    per_10m = shipped["seconds"] * 10_000_000 / NUM_USERS
+    said = (
+        f"`flywheel ab analyze --json` of {NUM_USERS:,} users, each of 7 days, CUPED and "
+        f"breakdowns by 4 columns: {shipped['seconds']:.1f} s and "
+        f"{shipped['peak_bytes'] / 1e9:.2f} GB; {_threads()}"
+    )
+    yield Row("ab_seconds_per_10m_users", per_10m, "s", "", None, said)
+
+
+def _holds(met: bool) -> bool | None:
+    """The goals are for the full size; of a smaller run nothing is claimed."""
+    return met if NUM_USERS >= GOAL_USERS else None
+
+
+def _threads() -> str:
+    return (
+        f"ours with {NUM_THREADS} threads, pandas with one after Arrow's {pa.cpu_count()} that "
+        f"read Parquet, on {os.cpu_count()} cores"
+    )
 
 
 def _cost(seconds: float, cpu_seconds: float, peak_bytes: int) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from flywheel_core.evaluation.statistics import Interval, wilson_interval
-from flywheel_core.experiments.fieller import Z_95, is_rejected
-from flywheel_core.experiments.sequential import always_valid_critical
+from flywheel_core.experiments.fieller import Z_95, fieller_set, is_rejected
+from flywheel_core.experiments.lifts import ArmMean
+from flywheel_core.experiments.sequential import always_valid_lift
 
 FloatArray = npt.NDArray[np.float64]
 NUM_DAYS = 7
@@ -95,16 +96,18 @@ def _count_alarms(means: FloatArray, errors: FloatArray, tau: float) -> npt.NDAr
             (mean[0, day], error[0, day], mean[1, day], error[1, day]) for day in range(NUM_DAYS)
         ]
         naive = [is_rejected(1.0, *look) for look in looks]
-        valid = (
-            is_rejected(
-                1.0,
-                *look,
-                critical=always_valid_critical((look[1] ** 2 + look[3] ** 2) / look[2] ** 2, tau),
-            )
+        valid = (  # what ships decides
+            always_valid_lift(
+                _arm(look[0], look[1]), _arm(look[2], look[3]), expected_lift_pct=100 * tau
+            ).significant
             for look in looks
         )
         found += (any(valid), any(naive), naive[-1])
     return found
+
+
+def _arm(mean: float, error: float) -> ArmMean:
+    return ArmMean.model_construct(mean=float(mean), standard_error=float(error), num_users=0)
 
 
 # -- coverage --------------------------------------------------------------------------------------
@@ -152,15 +155,16 @@ def coverage(
     rng = np.random.default_rng(seed)
     arms = [_arm_moments(scenario, scale, num_experiments, rng) for scale in (RATIO, 1.0)]
     (a, se_a), (b, se_b) = arms
-    # Membership in Fieller's set, for all experiments at once (`is_rejected`, written out).
-    fieller = np.abs(a - RATIO * b) <= Z_95 * np.hypot(se_a, RATIO * se_b)
+    fieller = sum(  # by the set that ships
+        fieller_set(*map(float, one)).contains(RATIO) for one in zip(a, se_a, b, se_b, strict=True)
+    )
     with np.errstate(divide="ignore"):
         half = Z_95 * np.hypot(se_a, a / b * se_b) / np.abs(b)
         delta = np.abs(a / b - RATIO) <= half
     drawn = [_bootstrap_covers(scenario, rng) for _ in range(num_bootstrapped)]
     return Coverage(
         scenario=scenario,
-        fieller=wilson_interval(int(fieller.sum()), num_experiments),
+        fieller=wilson_interval(fieller, num_experiments),
         delta=wilson_interval(int(delta.sum()), num_experiments),
         bootstrap=wilson_interval(sum(drawn), num_bootstrapped) if num_bootstrapped else None,
     )

@@ -233,3 +233,39 @@ def test_outside_the_world_nobody_invents_users(tmp_path: Path) -> None:
     assert day_of_run(store, FLYWHEEL, EXPERIMENT, "g", **given) == day(1)
     # The first answer of a run is the run's.
     assert day_of_run(store, FLYWHEEL, EXPERIMENT, "s", **given) == day(3)
+
+
+# -- Figure 8's panel ------------------------------------------------------------------------------
+
+
+def test_a_candidate_rolled_back_before_its_last_day_is_among_the_ended(store: Store) -> None:
+    start(store, -1.5)
+    kinds = []
+    while "rollback" not in kinds:
+        assert ended_experiments(store, FLYWHEEL) == []  # it still runs
+        found = run_day(store, FLYWHEEL, EXPERIMENT, day(len(kinds)), CONFIG)
+        kinds.append(found.action.kind)
+    assert len(kinds) < 7
+    ((name, read),) = ended_experiments(store, FLYWHEEL)
+    assert (name, read.day) == ("x7", day(len(kinds) - 1))
+    assert read.metrics["breadth"].decisive == read.metrics["breadth"].always_valid
+
+
+def test_the_readout_that_was_decided_on_is_the_one_shown(store: Store) -> None:
+    """Other readouts of the last day, whose names sort before and after its own, change nothing."""
+    start(store, 1.0)
+    run = run_day(store, FLYWHEEL, EXPERIMENT, day(6), CONFIG, answered=lambda _: ("approve", "a"))
+    assert run.readout is not None
+    journal = Journal(store, FLYWHEEL, "x7")
+    own = journal.keep_readout(run.readout)
+    newest = run.readout.newest.model_copy(update={"num_in_both_arms": 99})
+    days = (*run.readout.days[:-1], newest)
+    sides = set()
+    for number in range(100):
+        other = run.readout.model_copy(update={"notes": (str(number),), "days": days})
+        sides.add(journal.keep_readout(other) > own)
+        if len(sides) == 2:
+            break
+    assert sides == {False, True}
+    ((_, read),) = ended_experiments(store, FLYWHEEL)
+    assert read == run.readout.newest

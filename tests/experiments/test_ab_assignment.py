@@ -139,3 +139,10 @@ def test_the_command_line_assigns() -> None:
     wrong = CliRunner().invoke(app, [*command, "--test-share", "0.95"])
     assert wrong.exit_code == 1
     assert "together they exceed" in wrong.output
+
+
+def test_who_is_excluded_is_written_in_one_order() -> None:
+    users = [f"u{n}" for n in range(50)]
+    written = Eligibility(excluded_users=frozenset(users)).model_dump(mode="json")
+    assert written["excluded_users"] == sorted(users)
+    assert Eligibility.model_validate(written).excluded_users == frozenset(users)

@@ -15,6 +15,7 @@ from flywheel_core.cli import app
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.analyze import analyze
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
+from flywheel_core.experiments.lifts import lift_of
 from flywheel_core.experiments.readout import Readout
 
 CONFIG = ReadoutConfig()
@@ -411,3 +412,46 @@ def test_the_last_days_exposures_must_be_there_when_every_other_days_are(tmp_pat
     found = read(logs, tmp_path)
     assert [one.status for one in found.days] == ["ok"] * 6 + ["insufficient"]
     assert "exposures of 2026-01-11 are missing" in found.newest.reason
+
+
+def test_a_bootstrap_of_few_engaged_users_is_not_defined(tmp_path: Path) -> None:
+    logs = Logs()
+    for index in range(60):
+        logs.exposures.append(exposure(f"u{index}", "test" if index % 2 else "control", 0.1))
+        if index < 4:
+            logs.events += [event(f"u{index}", day + 0.5, day, 1 + index) for day in range(7)]
+    depth = read(logs, tmp_path, ReadoutConfig(with_bootstrap=True)).newest.metrics["depth"]
+    assert depth.lift is not None
+    assert depth.bootstrap is None
+    assert "not defined" in str(depth.bootstrap_undefined)
+
+
+def test_a_nested_column_that_is_not_known_hides_no_other(tmp_path: Path) -> None:
+    folders = clean_logs(40).write(tmp_path)
+    plain = analyze(*folders, CONFIG)
+    for path in folders[0].iterdir():
+        table = pq.read_table(path)
+        nested = pa.array([{"os": "a", "build": {"major": 1}}] * table.num_rows)
+        pq.write_table(table.add_column(1, "device", nested), path)
+    found = analyze(*folders, CONFIG)
+    assert found.days == plain.days
+    assert found.notes[0] == "exposures: column 'device' is not known and was not read"
+
+
+def test_programs_in_one_arm_stop_the_read(tmp_path: Path) -> None:
+    logs = clean_logs(400)
+    for arm, count in (("test", 20), ("control", 2)):
+        for index in range(count):
+            logs.exposures.append(exposure(f"{arm}{index}", arm, 0.1))
+            logs.events.append(event(f"{arm}{index}", 0.5, 1, 5000))
+    newest = read(logs, tmp_path).newest
+    assert (newest.status, newest.metrics) == ("stopped", {})
+    assert "programs: 20 of 220 test and 2 of 202 control users" in newest.reason
+
+
+def test_breakdowns_take_the_rules_alpha(tmp_path: Path) -> None:
+    folders = clean_logs(400).write(tmp_path)
+    for alpha, critical in ((0.05, 1.959964), (0.01, 2.575829)):
+        one = analyze(*folders, ReadoutConfig(alpha=alpha)).exploratory[0]
+        expected = lift_of(one.test, one.control, critical=critical)
+        assert one.lift.upper_pct == pytest.approx(expected.upper_pct, abs=1e-4)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from flywheel_core.cli import app
 from flywheel_core.experiments.analyze import analyze
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
-from flywheel_core.experiments.lifts import Lift
+from flywheel_core.experiments.lifts import ArmMean, Lift, lift_of
 from flywheel_core.experiments.readout import Readout
-from flywheel_core.report.experiment_charts import day_chart, release_charts
-from flywheel_core.report.experiment_page import past_releases, render_experiment
+from flywheel_core.report.experiment_charts import ReleaseLifts, day_chart, release_charts
+from flywheel_core.report.experiment_page import render_experiment, verdict
 
 CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
 
@@ -67,6 +67,12 @@ def lift(estimate: float, below: float, above: float) -> Lift:
         upper_pct=estimate + above,
         significant=estimate > below or estimate < -above,
     )
+
+
+def past_releases(rows: list[tuple[str, Lift | None, Lift | None]]) -> list[ReleaseLifts]:
+    return [
+        ReleaseLifts(label=label, breadth=breadth, depth=depth) for label, breadth, depth in rows
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +163,23 @@ def test_the_command_line_writes_it(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*command, "--page", str(page)])
     assert done.exit_code == 0, done.output
     assert str(datetime.date(2026, 1, 11)) in parsed(page.read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(("part", "name"), [("metrics", "depth"), ("guardrails", "reports")])
+def test_missing_evidence_is_neither_flat_nor_green(better: Readout, part: str, name: str) -> None:
+    day = better.newest
+    assert verdict(day, 7)[0] == "pass"
+    unread = {"lift": None, "always_valid": None, "unreadable": "no variance"}
+    read = getattr(day, part)[name].model_copy(update=unread)
+    less = day.model_copy(update={part: {**getattr(day, part), name: read}})
+    state, headline = verdict(less, 7)
+    assert state == "insufficient"
+    assert "Not readable: " in headline
+
+
+def test_a_gain_over_a_control_of_nothing_has_a_direction(better: Readout) -> None:
+    breadth = better.newest.metrics["breadth"]
+    control = ArmMean(mean=0.0, standard_error=1e-6, num_users=100)
+    found = breadth.model_copy(update={"control": control, "lift": lift_of(breadth.test, control)})
+    assert found.lift.estimate_pct is None
+    assert found.direction == 1

@@ -22,7 +22,7 @@ from flywheel_core.cli import app
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
-from flywheel_core.experiments.exposure_log import append_day, days_logged
+from flywheel_core.experiments.exposure_log import append_day, days_logged, fetch_days
 from flywheel_core.experiments.journal import Journal
 from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.ramp import (
@@ -308,3 +308,15 @@ def test_a_day_is_logged_once_and_only_with_its_own_rows(store: Store) -> None:
         append_day(*where, day(1), logged.exposures, "exposed_at")
     with pytest.raises(InputDataError, match="no rows"):
         append_day(*where, FIRST, logged.exposures.slice(0, 0), "exposed_at")
+
+
+def test_marks_that_writers_leave_beside_the_days_are_no_days(store: Store, tmp_path: Any) -> None:
+    start(store, 1.0)
+    for name in ("_SUCCESS", ".crc", "day=2026-02-01/_SUCCESS"):
+        store.put(f"{EXPERIMENT.exposures}/{name}", b"")
+    assert days_logged(store, EXPERIMENT.exposures)[-1] == day(6)
+    fetched = fetch_days(store, EXPERIMENT.exposures, day(1), tmp_path / "logs")
+    assert len(list(fetched.rglob("*.parquet"))) == 2
+    store.put(f"{EXPERIMENT.exposures}/readme.txt", b"")
+    with pytest.raises(InputDataError, match=r"'readme.txt' is no day; a log's files lie in"):
+        days_logged(store, EXPERIMENT.exposures)

@@ -1,13 +1,17 @@
 """The always-valid interval: its formula, and false alarms under daily looks."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ab_samples import clean_logs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.analyze import analyze
+from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.experiments.lifts import ArmMean, lift_of
 from flywheel_core.experiments.sequential import always_valid_critical, always_valid_lift
 from tests.bench.simulations import (
@@ -100,3 +104,27 @@ def test_delta_misses_where_control_may_be_zero() -> None:
     near_zero = next(one for one in ASSUMPTIONS_HOLD if one.name == "normal, control near 0")
     found = coverage(near_zero, num_experiments=40_000, seed=23)
     assert abs(found.delta.estimate - 0.95) > 3 * abs(found.fieller.estimate - 0.95)
+
+
+def test_while_peeking_the_detectable_lift_is_that_of_the_interval_that_decides(
+    tmp_path: Path,
+) -> None:
+    """A true change of just that size is found by the always-valid interval in 80 %."""
+    logs = clean_logs(600, num_days=3).write(tmp_path)
+    read = analyze(*logs, ReadoutConfig()).newest.metrics["breadth"]
+    least, test, control = read.minimum_detectable_lift_pct, read.test, read.control
+    assert read.peeking
+    assert least is not None
+    assert test is not None
+    assert control is not None
+    rng = np.random.default_rng(9)
+    true = control.mean * (1 + least / 100)
+    found = 0
+    for seen in rng.normal(true, math.hypot(test.standard_error, control.standard_error), 4000):
+        arm = test.model_copy(update={"mean": float(seen)})
+        found += always_valid_lift(arm, control, expected_lift_pct=2.0).significant
+    assert found / 4000 == pytest.approx(0.8, abs=0.02)
+
+
+def test_without_variance_the_critical_value_is_alphas() -> None:
+    assert always_valid_critical(0.0, 0.02, 0.01) == pytest.approx(2.5758293)

@@ -118,6 +118,9 @@ def test_power_says_what_it_needs() -> None:
         plan_power(1.0, 1.0, lift_pct=None, users_per_arm=None)
     with pytest.raises(ConfigError, match=r"sd 0\.0"):
         plan_power(1.0, 0.0, lift_pct=1.0, users_per_arm=None)
+    for users in (None, 1000):
+        with pytest.raises(ConfigError, match="lift_pct nan"):
+            plan_power(1.0, 1.0, lift_pct=math.nan, users_per_arm=users)
     with pytest.raises(ConfigError, match=r"lift_pct 0\.0"):
         plan_power(1.0, 1.0, lift_pct=0.0, users_per_arm=None)
     done = CliRunner().invoke(app, ["ab", "power", "--mean", "1", "--sd", "1"])
