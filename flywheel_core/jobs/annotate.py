@@ -201,7 +201,9 @@ def _chats(
         question_set(section.question_set),
         context.seed,
     )
-    return label_finished_chats(held.pairs, held.tasks, held.reviews, workflow, section)
+    return label_finished_chats(
+        held.pairs, held.tasks, held.reviews, workflow, section, source, context.seed
+    )
 
 
 def _ask(

@@ -189,9 +189,14 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     assert workflows["steerability"] > 4
     assert {row["workflow"] for row in user} == {"static"}
     assert {len(row["votes"]) for row in user} == {3}
-    split = [row for row in user if len(set(row["votes"])) > 1]
-    assert split
-    assert all(row["adjudicated"] for row in split)
+    for workflow in ("static", "interactive", "steerability"):
+        split = [
+            row
+            for row in user + internal
+            if row["workflow"] == workflow and len(set(row["votes"])) > 1
+        ]
+        assert split
+        assert all(row["adjudicated"] for row in split)
     agreed = [len(set(row["votes"])) == 1 and row["votes"][0] >= 0 for row in user + internal]
     assert output.metrics["unanimous_share"] == pytest.approx(np.mean(agreed))
     assert 0.2 < output.metrics["unanimous_share"] < 0.8
