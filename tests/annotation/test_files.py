@@ -214,7 +214,11 @@ def test_a_real_export_of_label_studio_gives_back_what_was_clicked() -> None:
     assert checked.remarks == {"rewrite_missing": 1, "chose_the_only_faulty": 1}
     pairs = [
         PairDraft(
-            {"messages": [], "conversation_id": "c"}, one.response(0), one.response(1), "", ""
+            {"messages": [], "conversation_id": "c", "user_id": None},
+            one.response(0),
+            one.response(1),
+            "",
+            "",
         )
         for one in LABELLED
     ]
