@@ -25,6 +25,7 @@ from flywheel_core.pointers import Pointer, PointerRecord
 from flywheel_core.recipe import Recipe
 from flywheel_core.stages import GUARD, PRODUCTION
 from flywheel_core.store import Store
+from flywheel_core.studies import MARK, checkpoint_marks
 
 BUILTIN_TINY = Path(__file__).resolve().parent / "world" / "base_model"
 
@@ -79,10 +80,12 @@ def _start(pointer: Pointer, value: dict[str, Any]) -> PointerRecord:
 
 
 def import_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRef:
-    """Take a checkpoint folder into the store, once, as an artifact of generation 0."""
+    """Take a checkpoint folder into the store, once, as an artifact of generation 0; what a study
+    made keeps its mark."""
     ref = name_model(recipe, store, name, path)
     if not is_done(store, ref):
-        _commit_folder(store, ref, _model_files(name, path), origin=path)
+        marks = checkpoint_marks(checkpoint_folder(path))
+        _commit_folder(store, ref, _model_files(name, path), origin=path, marks=marks)
     return ref
 
 
@@ -96,11 +99,15 @@ def name_model(recipe: Recipe, store: Store, name: str, path: str) -> ArtifactRe
         ]
         for file in _model_files(name, path)
     ]
+    named: dict[str, Any] = {"stage": "base_model", "files": listing}
+    marks = checkpoint_marks(checkpoint_folder(path))
+    if marks:  # so that an import of the same files without the mark is not taken for this one
+        named["marks"] = marks
     return ArtifactRef(
         flywheel=recipe.flywheel,
         generation=0,
         stage="base_model",
-        key=stage_key(store, recipe.flywheel, {"stage": "base_model", "files": listing}),
+        key=stage_key(store, recipe.flywheel, named),
     )
 
 
@@ -109,9 +116,14 @@ def _model_files(name: str, path: str) -> list[Path]:
     return checkpoint_files(field, path)
 
 
+def checkpoint_folder(path: str) -> Path:
+    """The folder that a recipe's path of a checkpoint means."""
+    return BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
+
+
 def checkpoint_files(field: str, path: str) -> list[Path]:
     """The files of the checkpoint that a recipe's `field` names, in order."""
-    folder = BUILTIN_TINY if path == "builtin:tiny" else Path(path).expanduser()
+    folder = checkpoint_folder(path)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{field}: {path!r} has no config.json; give a checkpoint folder, or builtin:tiny"
@@ -121,11 +133,18 @@ def checkpoint_files(field: str, path: str) -> list[Path]:
     )
 
 
-def _commit_folder(store: Store, ref: ArtifactRef, files: list[Path], *, origin: str) -> None:
+def _commit_folder(
+    store: Store, ref: ArtifactRef, files: list[Path], *, origin: str, marks: list[str]
+) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         attempt = Attempt(store, ref, Path(scratch))
         for file in files:
             target = attempt.folder / "model" / file.name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
-        attempt.commit(kind="model", stage_version=1, config={"origin": origin})
+        attempt.commit(
+            kind="model",
+            stage_version=1,
+            config={"origin": origin},
+            metrics={MARK: marks} if marks else {},
+        )

@@ -1,15 +1,24 @@
 """Named departures from the method, and what becomes of what they make. Light.
 
-A study may do what a recipe may not. The price: its artifacts, and everything made from them, are
-marked unfit for release, and no gate or promotion lets them through.
+A study may do what a recipe may not. The price: its artifacts from RL on, where it departs, and
+everything made from them, are marked unfit for release, and no gate or promotion lets them through.
+The mark is in the manifest, and in a file beside the weights of every checkpoint, so that it goes
+with a folder that somebody copies or starts another flywheel from.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flywheel_core.errors import ConfigError
+
 USER_SIGNALS_IN_RL = "user_signals_in_rl"
+
+MARK = "unfit_for_release"
+MARK_FILE = f"{MARK}.json"
 
 WHY_NOT_IN_RL = (
     "user-signal models are unsuitable for online RL (§3.5.5): users skip thumbs on clarifying "
@@ -57,3 +66,40 @@ def signals_in(weights: Mapping[str, float]) -> list[str]:
 def why_unfit(study: StudySection) -> str:
     """The mark that a study's artifacts carry."""
     return f"study {study.name} ({', '.join(study.allows)})"
+
+
+def mark_checkpoints(folder: Path, marks: Iterable[str]) -> None:
+    """Put the marks beside the weights of every checkpoint in or below `folder`."""
+    text = json.dumps(sorted(marks), indent=1)
+    for config in sorted(folder.rglob("config.json")):
+        path = config.parent / MARK_FILE
+        path.unlink(missing_ok=True)  # it may be a link to the file of another artifact
+        path.write_text(text)
+
+
+def checkpoint_marks(folder: Path) -> list[str]:
+    """Why a checkpoint folder is unfit for release, sorted: by the file beside its weights, and by
+    the manifest of the artifact whose attempt it lies in."""
+    found = [folder / MARK_FILE, *_manifests_around(folder.resolve())]
+    marks = {mark for path in found if path.is_file() for mark in _marks_in(path)}
+    return sorted(marks)
+
+
+def _manifests_around(folder: Path) -> Iterator[Path]:
+    """`manifest.json` lies beside `attempts/`."""
+    for parent in folder.parents:
+        if parent.name == "attempts":
+            yield parent.parent / "manifest.json"
+
+
+def _marks_in(path: Path) -> list[str]:
+    try:
+        found: Any = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is not JSON ({error}), so nobody knows whether the checkpoint may be "
+            "released; restore the file, or give another checkpoint"
+        ) from error
+    if isinstance(found, dict):
+        found = found.get("metrics", {}).get(MARK, [])
+    return [str(mark) for mark in (found if isinstance(found, list) else [found])]

@@ -35,9 +35,10 @@ from flywheel_core.engines.pool import EnginePool
 from flywheel_core.jobs.failures import report_failure
 from flywheel_core.jobs.fence import Fence
 from flywheel_core.plan import PinnedPlan, PlannedStage, load_plan
-from flywheel_core.release.fitness import MARK, inherited_marks
+from flywheel_core.release.fitness import inherited_marks
 from flywheel_core.stages import MODULES_VARIABLE, trusted_module
 from flywheel_core.store import Store, open_store
+from flywheel_core.studies import MARK, mark_checkpoints
 from flywheel_core.training.config import LaunchConfig
 
 
@@ -166,11 +167,14 @@ def _execute(site: Site, plan: PinnedPlan, stage: PlannedStage, fence: Fence) ->
     except BaseException:
         attempt.drop()
         raise
+    metrics = _marked(output, marks)
+    if MARK in metrics and output.kind == "model":
+        mark_checkpoints(attempt.folder, metrics[MARK])
     manifest = attempt.commit(
         kind=output.kind,
         stage_version=stage.version,
         row_counts=output.row_counts,
-        metrics=_marked(output, marks),
+        metrics=metrics,
         config=stage.config,
         inputs=_input_records(site.store, stage),
         seed=stage.seed,

@@ -2,6 +2,7 @@
 released, by whatever way its model comes to a promotion."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
-from flywheel_core.artifacts import Manifest
+from flywheel_core.artifacts import ArtifactRef, Manifest, read_manifest
 from flywheel_core.deployment import DEFAULT_POLICY
+from flywheel_core.engines.config import EngineConfig
+from flywheel_core.engines.pool import EnginePool
 from flywheel_core.errors import ConfigError
 from flywheel_core.jobs import base as jobs_base
-from flywheel_core.jobs.base import StageOutput
+from flywheel_core.jobs.base import Site, StageOutput
 from flywheel_core.jobs.rl import Config as RlConfig
+from flywheel_core.parents import BUILTIN_TINY, import_model
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, parse_recipe
-from flywheel_core.release.fitness import MARK, UnfitForRelease, inherited_marks, marks_of
+from flywheel_core.release.fitness import UnfitForRelease, inherited_marks, marks_of
 from flywheel_core.release.gates import GATES
 from flywheel_core.release.policy import load_policy
 from flywheel_core.release.promotion import promote_in_process, question
 from flywheel_core.stages import stage_named
 from flywheel_core.store import LocalStore
+from flywheel_core.studies import MARK, MARK_FILE
+from flywheel_core.training.config import LaunchConfig
 from tests.airflow.airflow_seeds import gate_metrics, seeded_climb
 
 STUDY = {"name": "v12_again", "allows": ["user_signals_in_rl"]}
@@ -121,10 +127,70 @@ def test_the_data_gate_blocks_and_unmarked_documents_keep_their_digest() -> None
     assert marked.digest != metrics.digest
 
 
+def in_the_store(store: LocalStore, ref: ArtifactRef) -> Path:
+    return Path(store.root) / ref.path
+
+
+def studied_checkpoint(store: LocalStore, folder: str, tmp_path: Path) -> Path:
+    """A study's RL checkpoint, committed by the shared part of every job."""
+    plan = climb(store, parse_recipe(tiny(rl={"reward_weights": WEIGHTS}, study=STUDY), "test"))
+    stage = plan.stage("rl")
+    shutil.rmtree(in_the_store(store, stage.ref))
+
+    def run(config: Any, inputs: Any, context: Any) -> StageOutput:
+        for name in ("model", "checkpoints/step-00002"):
+            shutil.copytree(BUILTIN_TINY, context.output / name)
+        return StageOutput("model", unfit_for_release="study v12_again (user_signals_in_rl)")
+
+    site = Site(
+        store, tmp_path / "scratch", tmp_path / "work", EnginePool(EngineConfig()), LaunchConfig(),
+        lambda done, total, what="": None,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flywheel_core.jobs.rl.run", run)
+        manifest = jobs_base.execute(site, plan, "rl")
+    attempt = in_the_store(store, stage.ref) / "attempts" / manifest.attempt
+    assert (attempt / folder / "config.json").is_file()
+    return attempt / folder
+
+
+@pytest.mark.parametrize("place", ["base", "pool"])
+@pytest.mark.parametrize("folder", ["model", "checkpoints/step-00002"])
+@pytest.mark.parametrize("way", ["in place", "copied", "of an older flywheel"])
+def test_a_studys_checkpoint_keeps_its_mark_as_a_recipes_model(
+    tmp_path: Path, place: str, folder: str, way: str
+) -> None:
+    made = studied_checkpoint(LocalStore(str(tmp_path / "study")), folder, tmp_path)
+    if way == "of an older flywheel":  # it wrote the manifest's mark only
+        (made / MARK_FILE).unlink()
+    elif way == "copied":
+        made = Path(shutil.copytree(made, tmp_path / "copy"))
+    model = {"base": str(made)} if place == "base" else {"pool": {"studied": str(made)}}
+    recipe = parse_recipe(tiny(model={"base": "builtin:tiny"} | model), "test")
+    store = LocalStore(str(tmp_path / "store"))
+    plan = climb(store, recipe)
+    with pytest.raises(UnfitForRelease, match=r"study v12_again \(user_signals_in_rl\)"):
+        promote_in_process(store, plan, POLICY, by=POLICY.release_managers[0])
+
+
+def test_weights_imported_before_they_were_marked_are_imported_again(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "store"))
+    folder = tmp_path / "runs" / "attempts" / "a" / "model"
+    shutil.copytree(BUILTIN_TINY, folder)
+    recipe = parse_recipe(tiny(), "test")
+    before = import_model(recipe, store, "base", str(folder))
+    manifest = {"metrics": {MARK: ["study x (y)"]}}
+    (tmp_path / "runs" / "manifest.json").write_text(json.dumps(manifest))
+    after = import_model(recipe, store, "base", str(folder))
+    assert marks_of(read_manifest(store, before)) == ()
+    assert marks_of(read_manifest(store, after)) == ("study x (y)",)
+    (folder / MARK_FILE).write_text("{")
+    with pytest.raises(ConfigError, match=r"unfit_for_release\.json is not JSON"):
+        import_model(recipe, store, "base", str(folder))
+
+
 def test_marks_go_from_input_to_output(store: LocalStore) -> None:
     plan = climb(store, parse_recipe(tiny(), "test"))
-    from flywheel_core.artifacts import read_manifest
-
     manifest = read_manifest(store, plan.stage("rl").ref)
     marked = manifest.model_copy(update={"metrics": {MARK: ["study a (x)"]}})
     assert marks_of(manifest) == ()
