@@ -244,6 +244,25 @@ class AnnotationSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "AnnotationSection":
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(
+                f"held_out_share: got {self.held_out_share}, must lie between 0 and 1: reward "
+                "models are trained on the rest and measured on this share"
+            )
+        if self.adjudicate != "none" and self.num_annotators == 1:
+            raise ValueError(
+                f"adjudicate: {self.adjudicate!r} settles splits, and num_annotators: 1 leaves "
+                "none; ask for more annotators, or set adjudicate to none"
+            )
+        if self.targeted_share and self.prompts_per_surface_max is None:
+            raise ValueError(
+                f"targeted_share: {self.targeted_share} of a batch is chosen by failure, but "
+                "prompts_per_surface_max: null takes every prompt; set it, or targeted_share to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _source_can_do_it(self) -> "AnnotationSection":
         chats = self.interactive_chats + self.steerability_chats
         if chats and self.source != "world":
@@ -395,6 +414,21 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _rewards_of_rl_are_the_papers(self) -> "Recipe":
         check_rl_rewards(self.rl.reward_weights, self.study)
+        return self
+
+    @model_validator(mode="after")
+    def _consensus_can_be_reached(self) -> "Recipe":
+        if self.reward_models.reviews != "unanimous":
+            return self
+        from flywheel_core.annotation.adjudication import CONSENSUS_VOTES_MIN
+
+        asked = 1 if self.annotation.source == "signals" else self.annotation.num_annotators
+        if asked < CONSENSUS_VOTES_MIN:
+            raise ValueError(
+                f"reward_models.reviews: unanimous needs {CONSENSUS_VOTES_MIN} votes a pair, but "
+                f"annotation (source {self.annotation.source!r}) gives {asked}, so no pair would "
+                "be left to train on; raise annotation.num_annotators, or take all or single"
+            )
         return self
 
     @model_validator(mode="after")

@@ -70,14 +70,21 @@ def label_finished_chats(
     reviews: Sequence[Review],
     workflow: Workflow,
     section: AnnotationSection,
+    source: AnnotationSource,
+    seed: int,
 ) -> LabelledBatch:
     """Chats were labelled turn by turn; the filters come after, because a chat goes on whether or
-    not its turn is good for training."""
-    checked = check_reviews(tasks, reviews, num_annotators=section.num_annotators)
+    not its turn is good for training. Only splits that stay are worth an adjudicator's time."""
+    wanted = section.num_annotators
+    checked = check_reviews(tasks, reviews, num_annotators=wanted)
     kept, dropped = filter_pairs(drafts, section.difference_max)
     stays = {id(pair) for pair in kept}
-    tasks = [task for pair, task in zip(drafts, tasks, strict=True) if id(pair) in stays]
-    return assemble(kept, tasks, checked, workflow, section, dropped)
+    staying = [task for pair, task in zip(drafts, tasks, strict=True) if id(pair) in stays]
+    split = tasks_to_adjudicate(staying, checked, section.adjudicate)
+    if split:
+        reviews = [*reviews, *source.adjudicate(split, seed)]
+        checked = check_reviews(tasks, reviews, num_annotators=wanted)
+    return assemble(kept, staying, checked, workflow, section, dropped)
 
 
 def assemble(

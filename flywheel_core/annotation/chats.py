@@ -45,6 +45,7 @@ def hold_chats(
     seed: int,
 ) -> ChatLabels:
     """One chat a row, with that row's character, all in step; each starts from the system turn.
+    `seed` should differ from one generation to the next, or their chats open alike.
 
     A task's first reviewer holds its chat: a source gives the n-th task of every turn, asked with
     one seed, to the same people in the same order.

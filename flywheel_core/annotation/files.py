@@ -69,19 +69,25 @@ class FileExchange:
 
     def label(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
         """The labels in the folder; `LabelsPending`, with the tasks put there, until they are."""
-        return self._collect(self.folder, tasks, self.num_annotators)
+        write_tasks(self.folder, tasks, self.format)
+        labels = self.folder / LABEL_FILE[self.format]
+        found = read_labels(labels, tasks, self.format) if labels.is_file() else []
+        return self._complete(self.folder, tasks, found, self.num_annotators)
 
     def adjudicate(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:
         """As `label`, one review a task, in a folder of its own."""
-        found = self._collect(self.folder / ADJUDICATION_FOLDER, tasks, 1)
-        return [replace(one, adjudicates=True) for one in found]
+        folder = self.folder / ADJUDICATION_FOLDER
+        found = read_adjudications(folder, tasks, self.format)
+        return self._complete(folder, tasks, found, 1)
 
-    def _collect(
-        self, folder: Path, tasks: Sequence[AnnotationTask], num_annotators: int
+    def _complete(
+        self,
+        folder: Path,
+        tasks: Sequence[AnnotationTask],
+        reviews: list[Review],
+        num_annotators: int,
     ) -> list[Review]:
-        write_tasks(folder, tasks, self.format)
         labels = folder / LABEL_FILE[self.format]
-        reviews = read_labels(labels, tasks, self.format) if labels.is_file() else []
         missing = _short_of_reviews(tasks, reviews, num_annotators)
         if missing and not (folder / COMPLETE_FILE).is_file():
             raise LabelsPending(
@@ -105,21 +111,42 @@ def write_tasks(folder: Path, tasks: Sequence[AnnotationTask], file_format: File
     """Put a batch's tasks into its folder, once: another batch's tasks there are an error, because
     the labels beside them would be of other pairs."""
     path = folder / TASK_FILE[file_format]
-    text = tasks_text(tasks, file_format)
     if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
+        if path.read_text(encoding="utf-8") != tasks_text(tasks, file_format):
             raise InputDataError(
                 f"{path} holds other tasks than this batch's {len(tasks)}; give the batch an "
                 "empty folder, or remove the old tasks with their labels"
             )
         return path
+    _put_tasks(folder, tasks, file_format)
+    return path
+
+
+def read_adjudications(
+    folder: Path, split: Sequence[AnnotationTask], file_format: FileFormat
+) -> list[Review]:
+    """What the adjudicators said of these splits; tasks they have not seen are put out.
+
+    Which tasks are split changes as their labels are corrected, so only the task file is replaced.
+    Labels stay, by their task's id: one of a task that is no split now is not used, and is there
+    again should it become one.
+    """
+    _put_tasks(folder, split, file_format)
+    labels = folder / LABEL_FILE[file_format]
+    if not labels.is_file():
+        return []
+    asked = {task.task_id for task in split}
+    found = read_labels(labels, split, file_format)
+    return [replace(one, adjudicates=True) for one in found if one.task_id in asked]
+
+
+def _put_tasks(folder: Path, tasks: Sequence[AnnotationTask], file_format: FileFormat) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if file_format == "label_studio" and tasks:
         questions = question_set(tasks[0].question_set)
         config = label_config(questions, tasks[0].workflow)
         write_whole(folder / CONFIG_FILE, config.encode())
-    write_whole(path, text.encode())
-    return path
+    write_whole(folder / TASK_FILE[file_format], tasks_text(tasks, file_format).encode())
 
 
 def tasks_text(tasks: Sequence[AnnotationTask], file_format: FileFormat) -> str:

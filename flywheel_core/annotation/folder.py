@@ -6,8 +6,7 @@ pairs with the names of their policies, which nobody who labels should see.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from flywheel_core.annotation.agreement import agreement_report
 from flywheel_core.annotation.batch import assemble
 from flywheel_core.annotation.files import (
     ADJUDICATION_FOLDER,
-    LABEL_FILE,
-    TASK_FILE,
     FileFormat,
+    read_adjudications,
     read_labels,
     read_tasks,
     tasks_text,
@@ -30,11 +28,10 @@ from flywheel_core.annotation.pairs import PairDraft, filter_pairs
 from flywheel_core.annotation.questions import Workflow, question_set
 from flywheel_core.annotation.reviews import (
     CheckedReviews,
-    Review,
     check_reviews,
     review_of_row,
 )
-from flywheel_core.annotation.tasks import AnnotationTask, make_tasks
+from flywheel_core.annotation.tasks import make_tasks
 from flywheel_core.errors import InputDataError
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.folders import claim, write_whole
@@ -105,7 +102,7 @@ def import_labels(
     checked = check_reviews(tasks, reviews, num_annotators=section.num_annotators)
     split = tasks_to_adjudicate(tasks, checked, section.adjudicate)
     if split:
-        settled = _adjudications(folder / ADJUDICATION_FOLDER, split, file_format)
+        settled = read_adjudications(folder / ADJUDICATION_FOLDER, split, file_format)
         checked = check_reviews(tasks, [*reviews, *settled], num_annotators=section.num_annotators)
     workflow = tasks[0].workflow
     batch = assemble(pairs, tasks, checked, workflow, section, Counter())
@@ -125,18 +122,6 @@ def import_labels(
     }
     write_whole(out / "report.json", json.dumps(report, indent=1, allow_nan=False).encode())
     return report
-
-
-def _adjudications(
-    folder: Path, split: Sequence[AnnotationTask], file_format: FileFormat
-) -> list[Review]:
-    """The adjudicators' labels, or none yet: then the splits lie there as tasks."""
-    labels = folder / LABEL_FILE[file_format]
-    if not labels.is_file():
-        (folder / TASK_FILE[file_format]).unlink(missing_ok=True)
-        write_tasks(folder, split, file_format)
-        return []
-    return [replace(one, adjudicates=True) for one in read_labels(labels, split, file_format)]
 
 
 def agreement_over_batches(paths: list[Path]) -> dict[str, Any]:

@@ -84,9 +84,15 @@ def _filter_reason(pair: PairDraft, limits: Sequence[tuple[Feature, float]]) -> 
     return ""
 
 
-def is_held_out(conversation_id: str, share: float) -> bool:
-    """Whether a conversation's pairs are kept from training; stable under new data."""
-    digest = hashlib.sha256(f"held-out:{conversation_id}".encode()).digest()
+def held_out_unit(row: Mapping[str, Any]) -> str:
+    """What is held out as a whole: the user where the row has one, else the conversation. A user's
+    other conversations would tell a reward model what this user likes."""
+    return str(row["user_id"] or row["conversation_id"])
+
+
+def is_held_out(unit: str, share: float) -> bool:
+    """Whether the pairs of this `held_out_unit` are kept from training; stable under new data."""
+    digest = hashlib.sha256(f"held-out:{unit}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
@@ -103,7 +109,7 @@ def pair_row(
         "policy_1": pair.policy_1,
         "votes": list(judgement.votes),
         "target": judgement.target,
-        "held_out": is_held_out(pair.context["conversation_id"], held_out_share),
+        "held_out": is_held_out(held_out_unit(pair.context), held_out_share),
         "workflow": workflow,
         "adjudicated": judgement.adjudicated_vote is not None,
         **tags,
@@ -117,7 +123,7 @@ def patch_rows(
 
     Pairs in which annotators tagged exactly one response and the majority preferred the other;
     and `rewrites` (see `reviews.rewrite_rows`) over the failed response they replace, which may
-    take up half of the patch. Held-out conversations give none.
+    take up half of the patch. Held-out users and conversations give none.
     """
     rewritten = [
         _patch_row(row["messages"], row["response"], row["rejected"])

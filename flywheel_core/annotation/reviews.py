@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel_core.annotation.pairs import Judgement, PairDraft, is_held_out
+from flywheel_core.annotation.pairs import Judgement, PairDraft, held_out_unit, is_held_out
 from flywheel_core.annotation.questions import TAGS, Workflow, question_set
 from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.errors import InputDataError
@@ -244,7 +244,7 @@ def rewrite_rows(
                 "response": wrote[0].rewrite,
                 "rejected": rejected,
                 "annotator_id": wrote[0].annotator_id,
-                "held_out": is_held_out(pair.context["conversation_id"], held_out_share),
+                "held_out": is_held_out(held_out_unit(pair.context), held_out_share),
             }
         )
     return rows

@@ -20,20 +20,39 @@ import numpy.typing as npt
 from flywheel_core.errors import ConfigError
 from flywheel_core.records import Message
 
-EMOJI = re.compile("[\U0001f300-\U0001faff☀-➿⬀-⯿]")
+_PICTURE = (
+    "[\U0001f300-\U0001faff\u2600-\u2604\u260e\u2611\u2614\u2615\u2618\u261d\u2620\u2622\u2623\u2626"
+    "\u262a\u262e\u262f\u2638-\u263a\u2640\u2642\u2648-\u2653\u265f\u2660\u2663\u2665\u2666\u2668"
+    "\u267b\u267e\u267f\u2692-\u2697\u2699\u269b\u269c\u26a0\u26a1\u26a7\u26aa\u26ab\u26b0\u26b1"
+    "\u26bd\u26be\u26c4\u26c5\u26c8\u26ce\u26cf\u26d1\u26d3\u26d4\u26e9\u26ea\u26f0-\u26f5"
+    "\u26f7-\u26fa\u26fd\u2702\u2705\u2708-\u270d\u270f\u2712\u2714\u2716\u271d\u2721\u2728\u2733"
+    "\u2734\u2744\u2747\u274c\u274e\u2753-\u2755\u2757\u2763\u2764\u2795-\u2797\u27a1\u27b0\u27bf"
+    "\u2934\u2935\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55]"
+)
+"""Unicode's `Emoji` among the symbols (so no ✓ and no ➝), and the planes that are all
+pictures."""
+_SHOWN = _PICTURE + "\ufe0f?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*"
+EMOJI = re.compile(
+    f"(?:[\U0001f1e6-\U0001f1ff]{{2}}|[0-9#*]\ufe0f\u20e3|{_SHOWN}(?:\u200d{_SHOWN})*)"
+)
+"""One emoji as a reader counts them (UTS 51): a flag, a keycap, a picture with its skin tone, and
+pictures that are joined into one."""
 LIST_LINE = re.compile(r"(?m)^\s*(?:[-*•]|\d+[.)])\s+")
 INLINE_LIST = re.compile(r"(?:^|\s)1[.)]\s.+\s2[.)]\s", re.DOTALL)
 TEMPLATED = re.compile(r"\b(?:omg|lol|mind blown|as an ai)\b", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
 FENCE = re.compile(r"(?m)^[ \t]*```")
 EMPHASIS = re.compile(r"\*\*|`")
-FLATTERY = re.compile(
-    r"\byou(?:'re| are)(?: \w+)? (?:amazing|awesome|wonderful|incredible|brilliant|the best)\b"
-    r"|\bi adore you\b|\byou have (?:such )?(?:great|excellent|amazing) taste\b"
-    r"|\beres (?:increíble|genial)\b|\bte adoro\b|\btienes muy buen gusto\b"
-    r"|\btum kamaal ho\b|\btum sabse acche ho\b|\btumhari pasand badhiya hai\b",
-    re.IGNORECASE,
+PRAISE = (
+    r"\byou(?:['’]re| are)(?: (?!not\b|never\b)\w+)?"
+    r" (?:amazing|awesome|wonderful|incredible|brilliant|the best)\b"
+    r"|\byou(?:['’]re| are)(?: so)? great\b"
+    r"|\bi (?:adore|admire) you\b|\byou have (?:such )?(?:great|good|excellent|amazing) taste\b"
+    r"|\beres (?:increíble|genial|lo máximo)\b|\bte adoro\b|\btienes muy buen gusto\b"
+    r"|\btum (?:kamaal|sabse acche|bahut acche) ho\b|\btumhari pasand badhiya\b"
 )
+"""The user is praised: for `flattery_share`, and among §3.5.5's cues (`rewards/cues.py`)."""
+FLATTERY = re.compile(PRAISE, re.IGNORECASE)
 WALL_OF_TEXT_WORDS = 60
 MIN_REPEATED_CHARS = 8
 NO_HISTORY: tuple[Message, ...] = ()

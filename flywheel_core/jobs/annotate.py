@@ -186,6 +186,7 @@ def _chats(
     rows = rows[:: max(1, len(rows) // count)][:count]
     source = _source(section, workflow, context)
     seed = context.seed + CHAT_SEED * (1 + (workflow == "steerability"))
+    chat_seed = seed + context.stage.ref.generation  # the stage's own is every generation's
 
     def replies(
         messages: Sequence[list[Message]], turn: int
@@ -200,9 +201,11 @@ def _chats(
         source,
         chat_partner(source),
         question_set(section.question_set),
-        context.seed,
+        chat_seed,
     )
-    return label_finished_chats(held.pairs, held.tasks, held.reviews, workflow, section)
+    return label_finished_chats(
+        held.pairs, held.tasks, held.reviews, workflow, section, source, chat_seed
+    )
 
 
 def _ask(

@@ -87,9 +87,10 @@ def _require_columns(path: Path, table: pa.Table) -> None:
 def with_reviews(table: pa.Table, reviews: Reviews) -> pa.Table:
     """Targets of the three variants of §3.4.1 (Table 9).
 
-    `all`: the share of votes, which is training on every single review in expectation. `single`:
-    one annotator's vote a pair, the choice fixed by the prompt's id. `unanimous`: only pairs on
-    which all agree. Held-out rows are kept as they are.
+    `all`: the targets as annotated: the share of votes, which is training on every single review in
+    expectation, or the adjudicator's choice where a split was settled. `single`: one annotator's
+    vote a pair, the choice fixed by the prompt's id. `unanimous`: only pairs on which all agree.
+    Held-out rows are kept as they are.
     """
     if reviews == "all":
         return table

@@ -11,25 +11,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flywheel_core.evaluation.features import PRAISE
+
 BoolArray = npt.NDArray[np.bool_]
 
 FLATTERY = re.compile(
-    r"\byou(?:'re| are) (?:so )?(?:amazing|great|awesome|wonderful|the best|brilliant)\b"
-    r"|\byou have (?:such )?(?:great|good) taste\b|\bi (?:adore|admire) you\b"
-    r"|\bthank you (?:so|very) much\b|\bhave a (?:good|great|lovely) (?:night|day)\b"
-    r"|\beres (?:increíble|genial|lo máximo)\b|\btienes muy buen gusto\b|\bte adoro\b"
-    r"|\btum (?:kamaal|sabse acche|bahut acche) ho\b|\btumhari pasand badhiya\b",
+    PRAISE + r"|\bthank you (?:so|very) much\b|\bhave a (?:good|great|lovely) (?:night|day)\b",
     re.IGNORECASE,
 )
 """Praise of the user, and the courtesies of §3.5.5's ending bias."""
 
 FAREWELL = re.compile(
-    r"\b(?:bye|goodbye|good night|see you|i have to go|talk (?:to you )?later)\b"
+    r"\b(?:bye|goodbye|good night|i have to go|talk (?:to you )?later)\b"
+    r"|(?<!\bi )(?<!\bto )\bsee you(?=\s*(?:$|[,.!]|(?:later|soon|around|then|tomorrow|tonight)\b))"
     r"|\b(?:adiós|buenas noches|me voy|nos vemos|hasta (?:pronto|luego))\b"
     r"|\b(?:alvida|shubh raatri|main chala|phir milenge)\b",
     re.IGNORECASE,
 )
-"""The user takes leave."""
+"""The user takes leave; "I see you like jazz" and "good to see you" are none."""
 
 HAPPY = re.compile(
     r"\b(?:loved? (?:that|this|it)|(?:that|this) was (?:great|awesome|amazing|fun)|perfect"

@@ -113,8 +113,10 @@ class SimulatedAnnotators:
         self, messages: Sequence[Message], row: Mapping[str, Any], workflow: Workflow, seed: int
     ) -> str:
         """What the annotator says next to this character: a new request; in a steerability chat
-        with a mild challenge to the character's rule."""
-        rng = np.random.default_rng([seed, int(digest_of([list(messages), workflow])[:8], 16)])
+        with a mild challenge to the character's rule. Two chats with one character, which start
+        with the same system turn, differ by their prompt."""
+        drawn_by = digest_of([row["prompt_id"], list(messages), workflow])
+        rng = np.random.default_rng([seed, int(drawn_by[:8], 16)])
         language: Language = row["language"] if row["language"] in LANGUAGES else "en"
         jtbd = JTBDS[pick_weighted(rng, make_mix("internal").jtbd_shares)]
         ask = pick(rng, ASKS[language, jtbd, pick(rng, TOPICS)]).text

@@ -105,6 +105,22 @@ def test_a_chat_goes_on_with_what_its_one_annotator_chose(workflow: Any) -> None
     assert bool(held.tasks[0].highlights) == (workflow == "steerability")
 
 
+def test_chats_with_one_character_do_not_open_alike() -> None:
+    """Else the same opening is in training and held out, and comes back every generation."""
+    (row,) = world_rows(1)
+    rows = [row | {"prompt_id": f"p{number}"} for number in range(20)]
+    source = SimulatedAnnotators(1)
+
+    def openings(seed: int) -> list[str]:
+        held = hold_chats(rows, "interactive", 1, replies, source, source, question_set("1"), seed)
+        return [pair.messages[-1]["content"] for pair in held.pairs]
+
+    first = openings(5)
+    assert len(set(first)) > 10
+    assert first == openings(5)
+    assert sum(one == other for one, other in zip(first, openings(6), strict=True)) < 10
+
+
 def test_only_a_source_that_chats_is_a_partner() -> None:
     with pytest.raises(ConfigError, match="RatedTurns takes labels of finished tasks only"):
         chat_partner(RatedTurns())
@@ -147,7 +163,7 @@ class FakeContext:
     def __post_init__(self) -> None:
         self.engines = SimpleNamespace(generator=lambda model: WorldGenerator(model.parent.name))
         self.plan = SimpleNamespace(parsed_recipe=lambda: self.recipe)
-        ref = SimpleNamespace(flywheel="tiny", stage="annotate", key="abc")
+        ref = SimpleNamespace(flywheel="tiny", stage="annotate", key="abc", generation=1)
         self.stage = SimpleNamespace(ref=ref)
 
     def progress(self, done: int, total: int, what: str = "") -> None:
@@ -189,9 +205,14 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     assert workflows["steerability"] > 4
     assert {row["workflow"] for row in user} == {"static"}
     assert {len(row["votes"]) for row in user} == {3}
-    split = [row for row in user if len(set(row["votes"])) > 1]
-    assert split
-    assert all(row["adjudicated"] for row in split)
+    for workflow in ("static", "interactive", "steerability"):
+        split = [
+            row
+            for row in user + internal
+            if row["workflow"] == workflow and len(set(row["votes"])) > 1
+        ]
+        assert split
+        assert all(row["adjudicated"] for row in split)
     agreed = [len(set(row["votes"])) == 1 and row["votes"][0] >= 0 for row in user + internal]
     assert output.metrics["unanimous_share"] == pytest.approx(np.mean(agreed))
     assert 0.2 < output.metrics["unanimous_share"] < 0.8
@@ -207,8 +228,16 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     assert static["agreement"]["preference"]["alpha"] > 0.1
     again = FakeContext(tmp_path / "again", load_recipe("smoke"))
     again.output.mkdir()
+    again.stage.ref.generation = 2
     run(config, {**stage_inputs_of(tmp_path)}, again)  # type: ignore[arg-type]
     assert read_table(again.output / "pairs_user.parquet").to_pylist() == user
+    later = read_table(again.output / "pairs_internal.parquet").to_pylist()
+    opened, opened_later = (
+        {row["prompt_id"]: row["messages"] for row in rows if row["workflow"] != "static"}
+        for rows in (internal, later)
+    )
+    same = [opened[name] == opened_later[name] for name in opened if name in opened_later]
+    assert sum(same) < len(same) / 2
 
 
 def stage_inputs_of(tmp_path: Path) -> dict[str, Path]:

@@ -163,6 +163,22 @@ def test_adjudication_has_a_folder_and_reviews_of_its_own(tmp_path: Path) -> Non
     assert [one.adjudicates for one in exchange.adjudicate(tasks, 0)] == [True]
 
 
+def test_a_corrected_label_costs_no_adjudication(tmp_path: Path) -> None:
+    """Four splits were settled; then one is none any more, and later it is one again."""
+    _, tasks = world_tasks(5)
+    exchange = FileExchange(tmp_path, "files", 3)
+    with pytest.raises(LabelsPending):
+        exchange.adjudicate(tasks[:4], 0)
+    labels = tmp_path / "adjudication" / "labels.jsonl"
+    labels.write_text("\n".join(line(task, "senior") for task in tasks[:4]))
+    for splits in (tasks[:4], tasks[1:4], tasks[:4]):
+        found = exchange.adjudicate(splits, 0)
+        assert [one.task_id for one in found] == [one.task_id for one in splits]
+        assert read_tasks(tmp_path / "adjudication" / "tasks.jsonl") == splits
+    with pytest.raises(LabelsPending, match="1 of 5 tasks"):
+        exchange.adjudicate(tasks, 0)
+
+
 def test_label_studio_gets_its_config_and_no_markup_of_users(tmp_path: Path) -> None:
     _, tasks = world_tasks(2, "steerability")
     write_tasks(tmp_path, tasks, "label_studio")
@@ -198,7 +214,11 @@ def test_a_real_export_of_label_studio_gives_back_what_was_clicked() -> None:
     assert checked.remarks == {"rewrite_missing": 1, "chose_the_only_faulty": 1}
     pairs = [
         PairDraft(
-            {"messages": [], "conversation_id": "c"}, one.response(0), one.response(1), "", ""
+            {"messages": [], "conversation_id": "c", "user_id": None},
+            one.response(0),
+            one.response(1),
+            "",
+            "",
         )
         for one in LABELLED
     ]

@@ -1,5 +1,6 @@
 """Pairs: what is filtered and why, what is held out, what DPO's patch takes."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,18 @@ def test_held_out_share_is_met_and_stable() -> None:
     held = [is_held_out(f"c{i}", 0.2) for i in range(5000)]
     assert sum(held) / 5000 == pytest.approx(0.2, abs=0.02)
     assert held == [is_held_out(f"c{i}", 0.2) for i in range(5000)]
+
+
+def test_a_user_is_held_out_whole_and_a_conversation_without_one_too() -> None:
+    def held_out(user: str | None, conversation: str) -> bool:
+        pair = draft("a", "b", conversation)
+        context = {**pair.context, "user_id": user}
+        return bool(pair_row(replace(pair, context=context), Judgement((1,)), 0.5)["held_out"])
+
+    by_user = [{held_out(f"u{i}", f"c{i}-{j}") for j in range(8)} for i in range(40)]
+    assert all(len(found) == 1 for found in by_user)
+    assert {True, False} == set().union(*by_user)
+    assert {held_out(None, f"c{i}") for i in range(40)} == {True, False}
 
 
 def test_patch_takes_pairs_with_one_faulty_response_that_lost() -> None:

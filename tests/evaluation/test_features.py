@@ -48,6 +48,13 @@ SAID = [
         ("i_feel_like_share", "Well, I feel like dancing.", 1),
         ("lol_share", "Lollipop", 0),
         ("lol_share", "LOL!", 1),
+        ("emoji_count", "🇪🇸 and 🇲🇽🇮🇳", 3),
+        ("emoji_count", "👨\u200d👩\u200d👧 👍🏽 ❤\ufe0f 🤷🏽\u200d♀\ufe0f 1\ufe0f\u20e3", 5),
+        ("emoji_count", "😂😂 🔥", 3),
+        ("emoji_count", "✓ done ➝ next ♪ 1 #", 0),
+        ("emoji_share", "🇪🇸", 1),
+        ("flattery_share", "You're so great, I admire you.", 1),
+        ("flattery_share", "You are not amazing.", 0),
         ("mind_blown_share", "My mind is blown", 0),
     ],
 )

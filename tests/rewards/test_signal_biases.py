@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flywheel_core.evaluation.features import FEATURES
 from flywheel_core.rewards.cues import clarifies, flatters, is_ending, prior_sentiment
 from flywheel_core.rewards.signal_biases import auc_within, measure_biases
 from flywheel_core.rewards.signal_report import base_rates, report_signal
@@ -32,6 +33,41 @@ def logged() -> tuple[list[dict[str, Any]], list[ChatContext]]:
         for draft, context in zip(drafts, contexts, strict=True)
     ]
     return rows, contexts
+
+
+PRAISES = (
+    "You're so incredible!",
+    "You are great.",
+    "I admire you.",
+    "You have excellent taste.",
+    "Eres lo máximo.",
+    "Tum bahut acche ho.",
+)
+
+
+def test_the_feature_and_the_cue_read_praise_alike_and_courtesies_are_the_cues_own() -> None:
+    feature = FEATURES["flattery_share"]
+    assert [feature(text) for text in PRAISES] == [1.0] * len(PRAISES)
+    assert flatters(PRAISES).all()
+    assert flatters(["Thank you so much."]).tolist() == [True]
+    assert feature("Thank you so much.") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "leaves"),
+    [
+        ("See you!", True),
+        ("See you, we did talk music.", True),
+        ("ok see you tomorrow", True),
+        ("I see you like jazz", False),
+        ("I see you.", False),
+        ("Good to see you!", False),
+        ("Did they see you?", False),
+    ],
+)
+def test_who_is_seen_does_not_leave(said: str, leaves: bool) -> None:
+    row = {"jtbd": None, "messages": [{"role": "user", "content": said}]}
+    assert is_ending([row]).tolist() == [leaves]
 
 
 def test_cues_are_the_worlds_features(
