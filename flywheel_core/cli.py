@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flywheel_core.annotation.commands import annotate_app
 from flywheel_core.deployment import Deployment
-from flywheel_core.errors import ArtifactError
+from flywheel_core.errors import ArtifactError, ConfigError, InputDataError
 from flywheel_core.experiments.command import ab_app
 from flywheel_core.terminal import (
     ByOption,
@@ -136,9 +136,11 @@ def show_verdicts(rows: list[tuple[str, str, str]]) -> None:
 def ingest(
     file: Annotated[Path, typer.Argument(help="Parquet, JSONL or Topical-Chat file.")],
     file_format: Annotated[
-        str, typer.Option("--format", help="flywheel (contract), or topical-chat")
+        str, typer.Option("--format", help="flywheel, or topical-chat")
     ] = "flywheel",
-    flywheel: Annotated[str, typer.Option(help="Name of the flywheel.")] = "tiny",
+    flywheel: Annotated[
+        str, typer.Option(help="Name of the flywheel; its erasure list applies with --out too.")
+    ] = "tiny",
     day: Annotated[
         str | None, typer.Option(help="Day of rows that carry none, YYYY-MM-DD.")
     ] = None,
@@ -149,6 +151,9 @@ def ingest(
         int | None, typer.Option(min=1, help="Topical-Chat: longest row, in words.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder of days instead of the store.")] = None,
+    replace: Annotated[
+        bool, typer.Option(help="Take a day in even where it lacks rows of its version in force.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take logged traffic in as day partitions; bad rows are quarantined, none is dropped."""
@@ -163,6 +168,8 @@ def ingest(
         store = Deployment.from_environment().store()
         progress = TerminalProgress()
         done: IngestReport | FolderReport
+        if replace and out is not None:
+            raise ConfigError("replace: a folder has no versions; leave out --replace or --out")
         if out is None:
             done = take_in(
                 file,
@@ -172,6 +179,7 @@ def ingest(
                 day=day,
                 max_history_turns=max_history_turns,
                 max_words=max_words,
+                replace=replace,
                 on_rows=lambda rows: progress(rows, 0, "rows read"),
             )
         else:
@@ -182,9 +190,15 @@ def ingest(
                 day=day,
                 limits=HistoryLimits(max_history_turns, max_words),
                 erasures=read_erasures(store, flywheel),
+                erasures_of=flywheel,
                 on_rows=lambda rows: progress(rows, 0, "rows read"),
             )
         emit(done.to_json(), as_json, lambda: console.print(done.summary(), highlight=False))
+        if isinstance(done, IngestReport) and done.refused:
+            raise InputDataError(
+                f"{len(done.refused)} days were not taken in, because rows of the version in force "
+                "would be lost; give whole days, or --replace"
+            )
 
 
 @app.command()

@@ -3,6 +3,7 @@
     FlywheelError
     ├── ConfigError            a recipe, policy or flag is wrong
     ├── InputDataError         a file is not what it says it is
+    ├── SolverGaveUp           no balanced set was found, nor a proof that there is none
     ├── LabelsPending          people have not labelled the batch yet
     ├── StoreError         ↻   the store cannot be read or written
     │   ├── StoreMissing       nothing lies at that path
@@ -48,6 +49,10 @@ class ConfigError(FlywheelError):
 
 class InputDataError(FlywheelError):
     """A data file is not what it says it is."""
+
+
+class SolverGaveUp(FlywheelError):
+    """The search for a balanced set (Table 1) ended without one; the constraints need not clash."""
 
 
 class LabelsPending(FlywheelError):

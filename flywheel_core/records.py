@@ -48,7 +48,8 @@ CONTEXT_FIELDS = [
     pa.field("jtbd", pa.string()),
     pa.field("depth", pa.int32(), nullable=False),
 ]
-"""Where a response was asked for. `depth` counts the user turns before the last one."""
+"""Where a response was asked for. `depth` counts the user turns before the last one. `language` is
+a BCP 47 tag, `jtbd` a short label; neither these nor the ids may say who somebody is."""
 
 TRAFFIC = pa.schema(
     [

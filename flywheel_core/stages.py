@@ -69,7 +69,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "curate",
-        5,
+        6,
         ("traffic", GUARD, ERASURES),
         _section("curation"),
         "filter, diversify and balance the traffic into disjoint prompt sets",

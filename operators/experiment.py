@@ -107,7 +107,8 @@ class ReadExperiment(BaseOperator):
             path = write_experiment_page(opened.store, opened.flywheel, run, opened.page())
             self.log.info("%s", run.readout.sentence)
             self.log.info("page: %s", path)
-        self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
+        tell = self.log.warning if run.action.kind == "wait" else self.log.info
+        tell("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
         return str(run.said)
 
 

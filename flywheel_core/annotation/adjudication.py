@@ -1,10 +1,23 @@
-"""Splits go to an adjudicator, who sees the task again and whose choice is the pair's label."""
+"""When annotators agree, and when they split.
+
+Splits go to an adjudicator, who sees the task again and whose choice is the pair's label; it makes
+no consensus.
+"""
 
 from collections.abc import Sequence
 
 from flywheel_core.annotation.reviews import CheckedReviews
 from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.recipe import AdjudicationRule
+
+CONSENSUS_VOTES_MIN = 3
+"""§3.4.1 reviews each pair three times."""
+
+
+def has_consensus(votes: Sequence[int]) -> bool:
+    """Table 9's rule: three annotators or more, all for the same response. A tie is for none; what
+    an adjudicator said is not among `votes`, so a settled split has no consensus."""
+    return len(votes) >= CONSENSUS_VOTES_MIN and len(set(votes)) == 1 and votes[0] in (0, 1)
 
 
 def tasks_to_adjudicate(

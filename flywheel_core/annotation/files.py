@@ -43,13 +43,16 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 class LabelLine(BaseModel):
     """One line of `labels.jsonl`: one annotator on one task, in terms of what was on the screen.
 
-    `answers` maps a question's id to the answer about each side.
+    `answers` maps a question's id to the answer about each side. `left_response` is the task's, and
+    optional: a tool that copies it has a label of another display order (the same pair, exported
+    with another seed) dropped and counted; without it the order of this batch is taken on trust.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task_id: str
     annotator_id: str = Field(min_length=1)
+    left_response: Literal[0, 1] | None = None
     choice: Literal["left", "right", "tie"] | None = None
     answers: dict[str, dict[Side, bool]] = {}
     rewrite: str | None = None
@@ -146,14 +149,16 @@ def read_labels(
         raise InputDataError(
             f"{path}: not JSON ({error}); export from Label Studio as JSON"
         ) from error
-    return list(from_label_studio(exported, by_id, str(path)))
+    return list(from_label_studio(exported, str(path)))
 
 
 def _review(label: LabelLine, tasks: Mapping[str, AnnotationTask]) -> Review:
     """A label in terms of the pair's own responses. One of an unknown task keeps its id, so that
     it is counted as such."""
     task = tasks.get(label.task_id)
-    left = 0 if task is None else task.left_response
+    left = label.left_response
+    if left is None:
+        left = 0 if task is None else task.left_response
     sides: dict[Side, int] = {"left": left, "right": 1 - left}
     answers: dict[Answer, bool] = {
         (question, sides[side]): by_side[side]

@@ -98,12 +98,12 @@ def character_html(task: AnnotationTask) -> str:
     return "".join([*parts, html.escape(task.character[position:])])
 
 
-def from_label_studio(
-    exported: Any, tasks: Mapping[str, AnnotationTask], source: str
-) -> Iterator[Review]:
+def from_label_studio(exported: Any, source: str) -> Iterator[Review]:
     """The reviews in a JSON export (`Export → JSON`; not `JSON-MIN`, which drops annotators).
 
-    Cancelled (skipped) annotations are no labels. `source` names the file in errors.
+    Cancelled (skipped) annotations are no labels. Which response a side showed is what the export
+    says, never what this batch would show: the pair may have been sent out in another order before.
+    `source` names the file in errors.
     """
     if not isinstance(exported, list):
         raise InputDataError(
@@ -119,18 +119,12 @@ def from_label_studio(
             )
         for annotation in item["annotations"]:
             if not annotation.get("was_cancelled"):
-                yield _review(item, annotation, tasks, where)
+                yield _review(item, annotation, where)
 
 
-def _review(
-    item: Mapping[str, Any],
-    annotation: Mapping[str, Any],
-    tasks: Mapping[str, AnnotationTask],
-    where: str,
-) -> Review:
+def _review(item: Mapping[str, Any], annotation: Mapping[str, Any], where: str) -> Review:
     data = item.get("data", {})
-    task = tasks.get(str(data.get("task_id")))
-    left = int(data.get("left_response", 0)) if task is None else task.left_response
+    left = _displayed_left(data, where)
     results = {
         result["from_name"]: result["value"]
         for result in annotation.get("result", [])
@@ -148,6 +142,17 @@ def _review(
         submitted_at=_submitted(annotation, where),
         duration_s=annotation.get("lead_time"),
     )
+
+
+def _displayed_left(data: Mapping[str, Any], where: str) -> int:
+    """Which of the pair's responses stood on the left when this was labelled."""
+    left = data.get("left_response")
+    if left not in (0, 1):
+        raise InputDataError(
+            f"{where}: data.left_response {left!r} must be 0 or 1; keep the task's data as it was "
+            "imported, or nobody can tell which reply was chosen"
+        )
+    return int(left)
 
 
 def _annotator(annotation: Mapping[str, Any], where: str) -> str:

@@ -71,13 +71,10 @@ class AnnotationTask(BaseModel):
         """The pair's response 0 or 1, wherever it is shown."""
         return self.left if number == self.left_response else self.right
 
-    def response_of_side(self, side: Literal["left", "right"]) -> int:
-        """Which of the pair's responses is shown on that side."""
-        return self.left_response if side == "left" else 1 - self.left_response
-
 
 def task_id_of(pair: PairDraft, workflow: Workflow, questions: QuestionSet) -> str:
-    """The same pair, asked the same in the same workflow, is the same task."""
+    """The same pair, asked the same in the same workflow, is the same task, whatever its display
+    order; a label says the order it was given in (`left_response`), and another's is not taken."""
     asked = {
         "messages": pair.messages,
         "responses": [pair.response_0, pair.response_1],

@@ -73,7 +73,7 @@ def shingles_table(messages: Sequence[Sequence[Mapping[str, Any]]]) -> pa.Table:
     return pa.table([column], SHINGLES)
 
 
-KEPT_TABLES = {"kept": TRAFFIC, "index": INDEX, "shingles": SHINGLES}
+KEPT_TABLES = {"kept": TRAFFIC, "index": INDEX}
 """What Phase I writes of the rows it keeps: the rows, and what the later phases weigh of them."""
 
 
@@ -82,11 +82,7 @@ def kept_tables(
 ) -> dict[str, pa.Table]:
     """`KEPT_TABLES` of these rows of `records.TRAFFIC`; `messages` is their column, as Python
     objects."""
-    return {
-        "kept": kept,
-        "index": index_of(kept, messages),
-        "shingles": shingles_table(messages),
-    }
+    return {"kept": kept, "index": index_of(kept, messages)}
 
 
 def read_shingles(files: Sequence[Path], indices: Sequence[int]) -> ShingleSets:

@@ -45,12 +45,15 @@ class NamesConfig(_Config):
 
     `presidio` needs the packages presidio-analyzer and the spaCy model `model`, whose language is
     `language`; neither is a dependency, and nothing is downloaded. It rejects famous names too.
+    A row on which it fails, or takes longer than `timeout_s`, is rejected. It looks at rows of
+    other languages too, where it knows few names: those it lets pass are counted as not checked.
     """
 
     finder: Literal["none", "presidio"] = "none"
     language: str = "en"
     model: str = "en_core_web_lg"
     score_min: float = Field(0.5, ge=0, le=1)
+    timeout_s: float = Field(30.0, gt=0)
 
 
 class LanguageConfig(_Config):

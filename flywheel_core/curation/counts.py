@@ -11,11 +11,14 @@ numbers are searched for near it: only its fractional cells and the largest ones
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from flywheel_core.errors import SolverGaveUp
 
 EXACT_CELLS_MAX = 100
 """Up to so many cells whole numbers are searched for over all of them at once."""
@@ -32,6 +35,8 @@ GAP_SHARE_MAX = 0.001
 """A set is large enough if it misses the upper bound by at most this share of it."""
 SHARE_STEP = 0.001
 """Relaxations are stated to a tenth of a percent, rounded so that they suffice."""
+INFEASIBLE = 2
+"""scipy's status of a programme that is proven to have no solution."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class Largest:
 
 
 def largest_counts(sizes: Sequence[int], limits: Sequence[Limit]) -> Largest | None:
-    """The largest set within the limits; None where only the empty set is.
+    """The largest set within the limits; None where only the empty set is, which is proven:
+    `SolverGaveUp` where the search ends without a set and without that proof.
 
     Its distance from the bound `rows_max` is what it may lack. Up to `EXACT_CELLS_MAX` cells it is
     the largest (proven, unless that takes more than `NODES_MAX` nodes); with more, the search
@@ -81,7 +87,7 @@ def _largest(sizes: Sequence[int], limits: Sequence[Limit], enough_share: float)
     rows_max = math.floor(bound[programme.total] + 1e-6)
     found = None
     for ring in RINGS if len(sizes) > EXACT_CELLS_MAX else ():
-        found = programme.solve(cost, around=programme.around(bound, ring))
+        found = _unless_given_up(programme, cost, programme.around(bound, ring))
         if found is not None and found[programme.total] >= rows_max * enough_share - 1:
             break
     if found is None:
@@ -89,19 +95,29 @@ def _largest(sizes: Sequence[int], limits: Sequence[Limit], enough_share: float)
     return None if found is None else Largest(programme.counts(found), rows_max)
 
 
+def _unless_given_up(
+    programme: "_Programme", cost: npt.NDArray[np.float64], around: "_Around | None" = None
+) -> npt.NDArray[np.float64] | None:
+    """For a search that only tries: None too where the solver gave up."""
+    try:
+        return programme.solve(cost, around=around)
+    except SolverGaveUp:
+        return None
+
+
 def clash(sizes: Sequence[int], limits: Sequence[Limit]) -> tuple[str, ...]:
     """Names of constraints that cannot hold together, none of which could be left out.
 
     Deletion filtering (Chinneck and Dravnieks 1991): each constraint is dropped in turn, for good
-    where the rest still clashes; the last first, so the earlier ones are more often named. Empty
-    where there is no clash.
+    where the rest provably still clashes (one on which the solver gives up stays named); the last
+    first, so the earlier ones are more often named. Empty where there is no clash.
     """
-    if _feasible(sizes, limits):
+    if largest_counts(sizes, limits) is not None:
         return ()
     needed = list(dict.fromkeys(limit.name for limit in limits))
     for name in reversed(needed.copy()):
         fewer = [other for other in needed if other != name]
-        if not _feasible(sizes, _named(limits, fewer)):
+        if _feasible(sizes, _named(limits, fewer)) is False:
             needed = fewer
     return tuple(needed)
 
@@ -115,7 +131,8 @@ def smallest_relaxation(sizes: Sequence[int], limits: Sequence[Limit]) -> dict[s
     """
     by = _least_slack(sizes, limits, whole=False)
     if not _feasible(sizes, relax(limits, by)) and len(sizes) <= EXACT_RELAXATION_CELLS_MAX:
-        by = _least_slack(sizes, limits, whole=True)
+        with suppress(SolverGaveUp):  # the linear answer is then widened until it works
+            by = _least_slack(sizes, limits, whole=True)
     return _widened(sizes, limits, by)
 
 
@@ -147,7 +164,7 @@ def _least_slack(sizes: Sequence[int], limits: Sequence[Limit], *, whole: bool) 
     while True:
         ratio = programme.slack_ratio(best)
         cost[programme.total] = -ratio
-        found = programme.solve(cost, whole=whole)
+        found = _unless_given_up(programme, cost) if whole else programme.solve(cost, whole=False)
         if found is None or programme.slack_ratio(found) >= ratio - 1e-9:
             break
         best = found
@@ -169,8 +186,12 @@ def _named(limits: Sequence[Limit], names: Iterable[str]) -> list[Limit]:
     return [limit for limit in limits if limit.name in wanted]
 
 
-def _feasible(sizes: Sequence[int], limits: Sequence[Limit]) -> bool:
-    return _largest(sizes, limits, 0.0) is not None
+def _feasible(sizes: Sequence[int], limits: Sequence[Limit]) -> bool | None:
+    """None where the solver gave up."""
+    try:
+        return _largest(sizes, limits, 0.0) is not None
+    except SolverGaveUp:
+        return None
 
 
 def _rows_min(num_cells: int, limits: Sequence[Limit]) -> int:
@@ -246,7 +267,8 @@ class _Programme:
         whole: bool = True,
         around: _Around | None = None,
     ) -> npt.NDArray[np.float64] | None:
-        """The cheapest columns [width] with T ≥ `rows_min`; None where there are none."""
+        """The cheapest columns [width] with T ≥ `rows_min` found within `NODES_MAX`; None where
+        there are none, `SolverGaveUp` where nothing was found and that is not proven."""
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         num_rows = float(self.sizes.sum())
@@ -263,7 +285,16 @@ class _Programme:
             # T is whole, so a gap below one row is none
             options={"mip_rel_gap": 0.9 / num_rows, "node_limit": NODES_MAX},
         )
-        return None if solved.x is None else np.asarray(solved.x, dtype=np.float64)
+        if solved.x is not None:
+            return np.asarray(solved.x, dtype=np.float64)
+        if solved.status == INFEASIBLE:
+            return None
+        raise SolverGaveUp(
+            f"curation: HiGHS found no set of {self.sizes.sum():.0f} rows in {self.total} cells "
+            f"within {NODES_MAX} nodes, and no proof that there is none (it said: "
+            f"{solved.message.strip()}); a wider curation.strata_tolerance or fewer "
+            "strata_targets make it easier"
+        )
 
     def _everywhere(self) -> _Around:
         free = np.full(self.width - self.total, float(self.sizes.sum()))

@@ -7,10 +7,12 @@ reports hold counts by rule.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from flywheel_core.curation.config import NamesConfig
+from flywheel_core.curation.language import primary
 from flywheel_core.curation.privacy import (
-    PRIVACY_RULES,
     RULES,
     NameFinder,
     count_street_addresses,
@@ -18,16 +20,17 @@ from flywheel_core.curation.privacy import (
 )
 from flywheel_core.curation.safety import (
     ConversationClassifier,
+    Failed,
     Outcome,
     RuleSafetyClassifier,
     SafetyClassifier,
     SafetyVerdict,
     judge_rows,
     row_text,
+    within,
 )
 
 __all__ = [
-    "PRIVACY_RULES",
     "Filtered",
     "RuleSafetyClassifier",
     "SafetyClassifier",
@@ -37,6 +40,9 @@ __all__ = [
 ]
 
 
+NO_NAMES = NamesConfig()
+
+
 @dataclass
 class Filtered:
     """What Phase I kept, and counts of why it did not keep the rest.
@@ -44,7 +50,8 @@ class Filtered:
     `rejected` has one reason a row; `found` counts rows by privacy rule (a row may break several);
     `num_suspected_addresses` counts rows, kept or not, that may hold a street address.
     `safety_failures` counts rows without a verdict by cause, `unsafe_categories` unsafe rows by
-    category where the classifier names them.
+    category where the classifier names them. `name_failures` counts rows without an answer of the
+    name finder by cause, `names_not_checked` rows it let pass in a language it does not read.
     """
 
     kept: list[int] = field(default_factory=list)
@@ -53,11 +60,14 @@ class Filtered:
     num_suspected_addresses: int = 0
     safety_failures: Counter[str] = field(default_factory=Counter)
     unsafe_categories: Counter[str] = field(default_factory=Counter)
+    name_failures: Counter[str] = field(default_factory=Counter)
+    names_not_checked: Counter[str] = field(default_factory=Counter)
 
     def counts(self) -> dict[str, int]:
         """All counts in one mapping, so that those of many batches add up; `told` undoes it."""
         named = {"rejected": self.rejected, "found": self.found}
         named |= {"failure": self.safety_failures, "category": self.unsafe_categories}
+        named |= {"name_failure": self.name_failures, "no_names": self.names_not_checked}
         flat = {f"{kind}:{name}": n for kind, one in named.items() for name, n in one.items()}
         return {**flat, "suspected_street_addresses": self.num_suspected_addresses}
 
@@ -78,6 +88,8 @@ def told(counts: Mapping[str, int]) -> dict[str, Any]:
         "privacy": {
             "rows_by_rule": named("found"),
             "suspected_street_addresses": counts.get("suspected_street_addresses", 0),
+            "name_finder_failures": named("name_failure"),
+            "rows_not_checked_for_names_by_language": named("no_names"),
         },
         "safety": {"failures": named("failure"), "rows_by_category": named("category")},
     }
@@ -88,17 +100,21 @@ def filter_rows(
     classifier: SafetyClassifier | ConversationClassifier,
     names: NameFinder | None = None,
     safety_timeout_s: float | None = None,
+    names_config: NamesConfig = NO_NAMES,
 ) -> Filtered:
     """Rows by index: those that pass every check, and counts of the others. No text is kept.
 
     The safety classifier sees only what privacy let through; `safety_timeout_s` is for one call.
+    `names_config` says how long `names` may take for a row, and which language it reads.
     """
     filtered = Filtered()
     passed = []
     for index, row in enumerate(rows):
         text = row_text(row)
         filtered.num_suspected_addresses += bool(count_street_addresses(text))
-        reason = _privacy_reason(text, filtered.found, names)
+        reason = _privacy_reason(text, filtered.found)
+        if names and not reason:
+            reason = _name_reason(text, row.get("language"), names, names_config, filtered)
         if reason:
             filtered.rejected[reason] += 1
         else:
@@ -121,19 +137,20 @@ def take_or_reject(index: int, outcome: Outcome, filtered: Filtered) -> None:
         filtered.unsafe_categories.update(outcome.categories)
 
 
-def _privacy_reason(text: str, found: Counter[str], names: NameFinder | None) -> str:
+def _privacy_reason(text: str, found: Counter[str]) -> str:
     rules = scan(text)
     found.update(rules.keys())
-    if rules:
-        return f"privacy_{next(rule for rule in RULES if rule in rules)}"
-    return _name_reason(text, names) if names else ""
+    return f"privacy_{next(rule for rule in RULES if rule in rules)}" if rules else ""
 
 
-def _name_reason(text: str, names: NameFinder) -> str:
-    try:
-        count = names.count_names(text)
-    except Exception:  # a model may fail in any way, and its message may repeat the text
-        return "privacy_name_finder_failed"
+def _name_reason(
+    text: str, language: str | None, names: NameFinder, config: NamesConfig, filtered: Filtered
+) -> str:
+    """A language that no row names is counted as `unknown`."""
+    count = within(config.timeout_s, partial(names.count_names, text))
     if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+        if not count and primary(language or "") != primary(config.language):
+            filtered.names_not_checked[language or "unknown"] += 1
         return "privacy_name" if count else ""
+    filtered.name_failures[count.cause if isinstance(count, Failed) else "nonsense"] += 1
     return "privacy_name_finder_failed"

@@ -36,6 +36,7 @@ from flywheel_core.folders import claim, unfinished_path, write_whole
 from flywheel_core.parents import checkpoint_files
 from flywheel_core.recipe import Recipe
 from flywheel_core.records import PROMPTS, write_table
+from flywheel_core.stages import stage_named
 
 REPORT_FILE, PROMPTS_FILE, WORK_FOLDER = "report.json", "prompts.parquet", "work"
 NUM_DIGESTS_SHOWN = 5
@@ -63,19 +64,20 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     section = job.recipe.curation
     guard_digest = _guard_digest(section.safety.model)
-    what = _identity(job, digests, guard_digest)
+    engines = job.engines or EnginePool(job.recipe.execution.engine)
+    embedder = job.embedder or engines.embedder(section.embedder)
+    what = _identity(job, digests, guard_digest, embedder.name)
     production = _production(files, job.production)
     claim(job.out, "curate", what)
     if (job.out / REPORT_FILE).exists():
         return dict(json.loads((job.out / REPORT_FILE).read_text()))
     config = job.recipe.execution.executor
     work = job.out / WORK_FOLDER
-    engines = job.engines or EnginePool(job.recipe.execution.engine)
     guard = _guard(section.safety, guard_digest, engines)
     curated = curate_files(
         TrafficFiles(files, digest_of(digests)[:KEY_HEX_DIGITS], {}),
         section,
-        _embedder(job, engines, work, progress),
+        embedder if job.embedder else ShardedEmbedder(embedder, work / "vectors", progress),
         int(digest_of([job.recipe.seed, "curate"])[:8], 16),
         production_digest=production,
         erasures=job.erasures,
@@ -94,7 +96,9 @@ def curate_folder(job: FolderJob, progress: Progress) -> dict[str, Any]:
     return report
 
 
-def _identity(job: FolderJob, digests: Sequence[str], guard_digest: str) -> dict[str, Any]:
+def _identity(
+    job: FolderJob, digests: Sequence[str], guard_digest: str, embedder: str
+) -> dict[str, Any]:
     """What the folder belongs to: the same command goes on, another is refused."""
     return {
         "inputs": digests,
@@ -102,17 +106,11 @@ def _identity(job: FolderJob, digests: Sequence[str], guard_digest: str) -> dict
         "seed": job.recipe.seed,
         "production": job.production,
         "erasures": job.erasures.digest,
-        "version": PHASE_ONE_VERSION,
+        "version": [PHASE_ONE_VERSION, stage_named("curate").version],
+        "embedder": embedder,
         "guard": guard_digest,
         "measures": _measures_digest(job.measures),
     }
-
-
-def _embedder(job: FolderJob, engines: EnginePool, work: Path, progress: Progress) -> Embedder:
-    if job.embedder is not None:
-        return job.embedder
-    embedder = engines.embedder(job.recipe.curation.embedder)
-    return ShardedEmbedder(embedder, work / "vectors", progress)
 
 
 def _publish(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
@@ -205,7 +203,7 @@ def _report(job: FolderJob, prompts: list[dict[str, Any]], told: dict[str, Any])
         "safety": told["safety"],
         "labels": told["labels"],
         **({"lint": told["lint"]} if "lint" in told else {}),
-        "duplicates": told["duplicates"],
+        "duplicates": told["duplicates"] | {"row_id": told.get("repeated_row_ids", 0)},
         "prompts_by_split": dict(sorted(Counter(one["split"] for one in prompts).items())),
         "prompts_by_reason": dict(sorted(Counter(one["reason"] for one in prompts).items())),
         "pools": told["pools"],
@@ -220,6 +218,10 @@ def summary(report: dict[str, Any]) -> str:
     phases = " → ".join(f"{name} {count}" for name, count in report["phases"].items())
     lines = [f"{report['in']}: {phases}"]
     lines += [f"  rejected {count}: {rule}" for rule, count in report["rejected"].items()]
+    lines += [
+        f"  not checked for names: {count} rows in {language}"
+        for language, count in report["privacy"]["rows_not_checked_for_names_by_language"].items()
+    ]
     lines += [f"  no safety verdict {n}: {why}" for why, n in report["safety"]["failures"].items()]
     lines += [f"  {name}: {_listed(found)}" for name, found in report["labels"].items() if found]
     if "lint" in report:
@@ -228,8 +230,12 @@ def summary(report: dict[str, Any]) -> str:
             f"  linter changed {lint['rows_changed']} of {lint['rows']} RL prompts; turns by rule: "
             f"{_listed(lint['turns_before'])}; still: {_listed(lint['turns_after'])}"
         )
+        lines.append(f"  {LINT_FILE}: its edits; curation.lint_tables.restored undoes them")
     duplicates = report["duplicates"]
-    lines.append(f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near")
+    lines.append(
+        f"  duplicates: {duplicates['exact']} exact, {duplicates['near']} near, "
+        f"{duplicates['row_id']} of a row id that came before"
+    )
     for surface, told in report["constraints"].items():
         final, pruned = told["final"], told["diversity"]["pruned"]
         lines.append(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flywheel_core.curation.config import JobsConfig, LanguageConfig
-from flywheel_core.curation.language import LANGUAGES, identify
+from flywheel_core.curation.language import LANGUAGES, identify, primary, says_enough
 from flywheel_core.engines.base import Embedder, Messages, Vectors
 
 Row = Mapping[str, Any]
@@ -34,8 +34,9 @@ class Labelled:
     """The field's value for each row, and counts of how it was come by.
 
     `logged`: the log's own. `found`: the log had none. `none`: nobody knows. For languages also
-    `agreed`, and `refined` (`hi` is `hi-Latn`) and `disagreed`, whose pairs are in `changed`; for
-    jobs `failed`, where the classifier gave no usable answer.
+    `undecided` (the log's own: the text says too little to outweigh it), `agreed`, and `refined`
+    (`hi` is `hi-Latn`) and `disagreed`, whose pairs are in `changed`; for jobs `failed`, where the
+    classifier gave no usable answer.
     """
 
     values: list[str | None]
@@ -44,14 +45,22 @@ class Labelled:
 
 
 def languages_of(rows: Sequence[Row], languages: Sequence[str] = LANGUAGES) -> Labelled:
-    """Each row's language by its last user turn. A label outside of `languages` stays, because
-    identification could not have found it."""
+    """Each row's language by all of its user turns: one short turn ("ok") says nothing of a talk.
+
+    A label stays where the text does not say enough, and outside of `languages`, because
+    identification could not have found it.
+    """
     labelled = Labelled([])
     for row in rows:
         logged = row["language"]
+        said = "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "user")
         found = None
-        if logged is None or _primary(logged) in languages:
-            found = identify(row["messages"][-1]["content"], languages)
+        if logged is None or primary(logged) in languages:
+            found = identify(said, languages)
+        if logged and found and not says_enough(said, languages):
+            labelled.values.append(logged)
+            labelled.counts["undecided"] += 1
+            continue
         labelled.values.append(logged if found is None else found)
         labelled.counts[_compared(logged, found)] += 1
         if logged and found and logged != found:
@@ -64,12 +73,7 @@ def _compared(logged: str | None, found: str | None) -> str:
         return "logged" if logged else "found" if found else "none"
     if logged == found:
         return "agreed"
-    return "refined" if _primary(logged) == _primary(found) else "disagreed"
-
-
-def _primary(language: str) -> str:
-    """`en` of `en-GB` or `en_GB`."""
-    return language.replace("_", "-").split("-")[0].lower()
+    return "refined" if primary(logged) == primary(found) else "disagreed"
 
 
 def jobs_of(
@@ -89,7 +93,7 @@ def jobs_of(
         index
         for index, row in enumerate(rows)
         if row["jtbd"] is None
-        and (languages is None or _primary(row["language"] or "") in languages)
+        and (languages is None or primary(row["language"] or "") in languages)
     ]
     answers = _answers([rows[index]["messages"] for index in asked], classifier)
     for index, answer in zip(asked, answers, strict=True):

@@ -29,8 +29,10 @@ FENCE = re.compile(r"(?m)^[ \t]*```")
 MARKER = re.compile(r"\*\*|\*|`")
 HEADING = re.compile(r"(?m)^(#{2,6})(?=[^#\s])")
 BULLET = re.compile(r"(?m)^([ \t]*)([*•+])(?=[ \t])")
-EMOJI_RUN = re.compile(rf"[ \t]*(?:{EMOJI.pattern}[\ufe0f\u200d]*)+")
-LIST_MARK = re.compile(r"(?:\A|\n+)[ \t]*(?:[-*•]|\d+[.)])[ \t]+")
+# A run of spaces or newlines is looked at from its start only: from each of its places, the time
+# would grow with its square.
+EMOJI_RUN = re.compile(rf"(?<![ \t])[ \t]*(?:{EMOJI.pattern}[\ufe0f\u200d]*)+")
+LIST_MARK = re.compile(r"(?:\A|(?<!\n)\n+)[ \t]*(?:[-*•]|\d+[.)])[ \t]+")
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def phrase_edits(text: str) -> Iterator[Edit]:
 
 def _gap(text: str, match: re.Match[str]) -> str:
     """A space where the match stood between two sentences of one line."""
-    before, after = text[: match.start()][-1:], text[match.end() :][:1]
+    start, end = match.span()
+    before, after = text[max(0, start - 1) : start], text[end : end + 1]
     return " " if before not in ("", "\n") and after not in ("", "\n") else ""
 
 
@@ -121,7 +124,7 @@ def markdown_edits(text: str) -> Iterator[Edit]:
 
 def _unclosed(text: str) -> Iterator[Edit]:
     """Emphasis and code that a line opens are closed at its end; code blocks at the text's end."""
-    fences = [match.start() for match in FENCE.finditer(text)]
+    fences = {match.start() for match in FENCE.finditer(text)}
     position = 0
     inside = False
     for line in text.splitlines(keepends=True):
@@ -136,8 +139,9 @@ def _unclosed(text: str) -> Iterator[Edit]:
 
 def _unclosed_on(line: str, start: int) -> Iterator[Edit]:
     last: dict[str, int] = {}
+    indent = len(line) - len(line.lstrip())
     for match in MARKER.finditer(line):
-        if _is_marker(line, match):
+        if _is_marker(line, indent, match):
             marker = match.group()
             if marker in last:
                 del last[marker]
@@ -153,13 +157,14 @@ def _unclosed_on(line: str, start: int) -> Iterator[Edit]:
         yield Edit(start + len(line), "", closing)
 
 
-def _is_marker(line: str, match: re.Match[str]) -> bool:
+def _is_marker(line: str, indent: int, match: re.Match[str]) -> bool:
     """A star between spaces or digits multiplies; one that opens a line before a space lists."""
-    before, after = line[: match.start()], line[match.end() :]
+    start, end = match.span()
+    before, after = line[max(0, start - 1) : start], line[end : end + 1]
     if match.group() != "*":
         return True
-    spaced = (not before.strip() or before[-1:].isspace()) and after[:1].isspace()
-    return not spaced and not (before[-1:].isdigit() and after[:1].isdigit())
+    spaced = (start <= indent or before.isspace()) and after.isspace()
+    return not spaced and not (before.isdigit() and after.isdigit())
 
 
 def emoji_edits(text: str) -> Iterator[Edit]:
@@ -171,9 +176,16 @@ def emoji_edits(text: str) -> Iterator[Edit]:
 def list_edits(text: str) -> Iterator[Edit]:
     """Writes a list as prose: its marks go, and its lines are joined by semicolons."""
     for match in LIST_MARK.finditer(text):
-        before = text[: match.start()].rstrip()[-1:]
+        before = _last_said(text, match.start())
         gap = "" if not before else " " if before in ".:;!?," else "; "
         yield Edit(match.start(), match.group(), gap)
+
+
+def _last_said(text: str, end: int) -> str:
+    """The last character before `end` that is no space."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    return text[max(0, end - 1) : end]
 
 
 Rule = Callable[[str], Iterator[Edit]]

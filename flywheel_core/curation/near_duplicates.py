@@ -18,7 +18,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from flywheel_core.curation.shingles import Shingles, ShingleSets, mixed, shingles
+from flywheel_core.curation.shingles import (
+    Shingles,
+    ShingleSets,
+    is_of_few_words,
+    mixed,
+    shingles,
+)
 
 JACCARD_MIN = 0.8
 BANDS, BAND_ROWS = 25, 5
@@ -83,10 +89,14 @@ def copies(
 
     Within a group, rows are taken by ascending rank; a row goes where it is a near duplicate of
     one that stayed. Two turns of one conversation share its history and are not copies of each
-    other. Of more than `BUCKET_MAX` that stayed in a group, the first are compared with.
+    other, and short conversations are not either: many people say "hi" to many characters (their
+    groups only keep equal words on one side of the splits). Of more than `BUCKET_MAX` that stayed
+    in a group, the first are compared with.
     """
     gone: set[int] = set()
     for members in groups.members.values():
+        if is_of_few_words(groups.shingles[members[0]]):
+            continue
         stayed: list[int] = []
         for index in sorted(members, key=ranks.__getitem__):
             if any(_is_copy(rows, groups, index, other) for other in stayed[:BUCKET_MAX]):

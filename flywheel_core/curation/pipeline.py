@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.curation.columns import (
     KEPT_TABLES,
+    SHINGLES,
     IndexRows,
     kept_tables,
     read_shingles,
+    shingles_table,
 )
 from flywheel_core.curation.config import RowRules
 from flywheel_core.curation.curate import Curated, prompt_row, select
@@ -38,9 +41,13 @@ from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
+from flywheel_core.row_groups import ROW_GROUP_ROWS
+from flywheel_core.row_ids import SeenIds
 
-PHASE_ONE_VERSION = 2
+PHASE_ONE_VERSION = 3
 """Part of what a half-done Phase I is recognised by: raise it when the rules change."""
+SHINGLES_VERSION = 1
+"""The same of a half-done list of shingles."""
 NO_MODELS = RowRules()
 
 
@@ -91,18 +98,19 @@ def curate_files(
             f"curation kept none of {report['rows']} rows: {report['rejected']}; look at the "
             "traffic and the rules that rejected it"
         )
+    said = workshop.executor.run(shingles_job(filtered, workshop), workshop.progress)
     workshop.progress(0, 3, "phases II and III")
     rows = IndexRows.of_files(filtered.files["index"])
-    everything = range(len(rows))
+    once = _first_of_each_id(rows)
     measured = None if measures is None else measures_of(measures, rows.column("row_id"))
     selected = select(
         rows,
-        everything,
+        once,
         config,
         embedder,
         seed,
         production_digest=production_digest,
-        find_near=partial(_near_duplicates, filtered),
+        find_near=partial(_near_duplicates, said.files["shingles"]),
         measures=measured,
     )
     workshop.progress(2, 3, "phases II and III")
@@ -112,7 +120,20 @@ def curate_files(
         for index, split in selected.chosen
     ]
     workshop.progress(3, 3, "phases II and III")
-    return Curated(prompts, report | selected.report)
+    repeated = {"repeated_row_ids": len(rows) - len(once)} if len(once) < len(rows) else {}
+    return Curated(prompts, report | repeated | selected.report)
+
+
+def _first_of_each_id(rows: IndexRows) -> Sequence[int]:
+    """Rows of several files may bear one id (a day that was taken in twice under two names): a
+    prompt's `prompt_id` must name one, so the first is kept."""
+    seen, column = SeenIds(), rows.column("row_id")
+    new = [
+        seen.are_new(column.slice(first, ROW_GROUP_ROWS).to_pylist())
+        for first in range(0, len(rows), ROW_GROUP_ROWS)
+    ]
+    once = np.flatnonzero(np.concatenate(new))
+    return range(len(rows)) if len(once) == len(rows) else once.tolist()
 
 
 def _filtered(
@@ -158,16 +179,39 @@ def phase_one(batch: pa.Table, erasures: Erasures, rules: RowRules = NO_MODELS) 
     responses = _as_objects(table, "response")
     if not (all(messages) and all(map(_is_whole, messages)) and None not in responses):
         raise InputDataError(f"messages or response: a row has none, or a turn without text; {ASK}")
+    languages = table.column("language").to_pylist()
     rows = [
-        {"messages": turns, "response": said}
-        for turns, said in zip(messages, responses, strict=True)
+        {"messages": turns, "response": said, "language": language}
+        for turns, said, language in zip(messages, responses, languages, strict=True)
     ]
-    filtered = filter_rows(rows, RuleSafetyClassifier(), name_finder(rules.names))
+    names = name_finder(rules.names)
+    filtered = filter_rows(rows, RuleSafetyClassifier(), names, names_config=rules.names)
     turns_kept = [messages[number] for number in filtered.kept]
     kept = table.take(pa.array(filtered.kept, pa.int64()))
     kept, labels = relabelled(kept, turns_kept, rules)
     counts = {"erased": batch.num_rows - table.num_rows, **filtered.counts(), **labels}
     return Mapped(kept_tables(kept, turns_kept), counts)
+
+
+def shingles_job(filtered: MapResult, workshop: Workshop) -> MapJob:
+    """Phase II's first step, in shards like Phase I: what each kept row says, for the search for
+    near duplicates."""
+    return MapJob(
+        name="phase II, shingles",
+        function=shingled,
+        config={"version": SHINGLES_VERSION},
+        inputs=filtered.files["kept"],
+        columns=pa.schema([TRAFFIC.field("messages")]),
+        outputs={"shingles": SHINGLES},
+        folder=workshop.work / "shingles",
+        shard_rows=workshop.config.shard_rows,
+        batch_rows=workshop.config.batch_rows,
+    )
+
+
+def shingled(batch: pa.Table) -> Mapped:
+    """The shingles of each row."""
+    return Mapped({"shingles": shingles_table(batch.column("messages").to_pylist())})
 
 
 ASK = "take the file in with `flywheel ingest FILE --out DIR`, which sets such rows aside"
@@ -203,8 +247,8 @@ def _phase_one_report(filtered: MapResult) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(filtered: MapResult, indices: Sequence[int]) -> Groups:
-    return group(read_shingles(filtered.files["shingles"], indices), indices)
+def _near_duplicates(files: Sequence[Path], indices: Sequence[int]) -> Groups:
+    return group(read_shingles(files, indices), indices)
 
 
 def _rows_numbered(wanted: set[int], filtered: MapResult) -> dict[int, dict[str, Any]]:

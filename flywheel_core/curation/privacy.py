@@ -18,6 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from flywheel_core.curation import checksums
@@ -38,7 +39,7 @@ _PLAIN: dict[int, str | None] = {
 
 ANCHOR = re.compile(
     r"(?P<at>@)"
-    r"|(?P<secret>://|[?&\#;](?=[A-Za-z_-]{2,24}=)|[/=](?=eyJ))"
+    r"|(?P<secret>://|[?&\#;](?=[\w.-]{2,40}=)|[/=](?=eyJ))"
     r"|(?P<number>(?<!\d)\d)"
     r"|(?P<code>(?<![0-9A-Za-z])"
     r"(?=[A-Za-z]{2}\d\d|[A-Za-z]{5}\d{4}|[XYZxyz]-?\d{7}|[A-Fa-f][0-9A-Fa-f]{3}:))",
@@ -46,7 +47,9 @@ ANCHOR = re.compile(
 )
 PHONE_WORDS = re.compile(
     r"(?:phone|call(?: me)?(?: at| on)?|text(?: me)?(?: at| on)?|whats ?app|mobile|cell|\btel"
-    r"|(?:my|mera|mi) (?:number|no|n[uú]mero)|m[oó]vil|tel[eé]fono|ll[aá]mame(?: al)?"
+    r"|(?:reach|ring) (?:me|us)(?: at| on)?|(?:my|mera|mi|mon) (?:number|no|n[uú]m[eé]ro)"
+    r"|m[oó]vil|tel[eé]fono|\btlf|\btfno|(?:ll[aá]ma|escr[ií]be|cont[aá]cta)(?:me|nos|le)?(?: al)?"
+    r"|appelle[zr]?(?:[ -]moi)?(?: au)?|portable"
     r"|फोन|फ़ोन|मोबाइल|नंबर)[^\d\n]{0,12}$",
     re.IGNORECASE,
 )
@@ -54,6 +57,11 @@ OTHER_NUMBER_WORDS = re.compile(
     r"(?:\b(?:order|invoice|ticket|tracking|ref|reference|isbn|issn|id|sku|serial|model|item|"
     r"product|part|upc|ean|case|pedido|factura|barcode)\b|#|№)"
     r"[\s.:#-]*(?:(?:number|num|no|nr|id|code|is|was)\b)?[\s.:#-]*\(?\+?$",
+    re.IGNORECASE,
+)
+QUANTITY_WORDS = re.compile(
+    r"\s{0,2}(?:people|inhabitants|habitantes|personas|habitants|views|users|miles|k?m\b|euros?\b"
+    r"|dollars?\b|d[oó]lares|pesos|rupees|units|years|%|€|\$|£)",
     re.IGNORECASE,
 )
 VERSION_WORDS = re.compile(
@@ -132,8 +140,30 @@ def _is_international(match: re.Match[str]) -> bool:
     return digits[0] != "1" or (len(digits) >= 11 and digits[1] > "1" and digits[4] > "1")
 
 
+def _is_dialled_abroad(match: re.Match[str]) -> bool:
+    """What follows the international prefix is an E.164 number; country code 1 as above."""
+    abroad = _alphanumeric(match["number"])
+    return _is_no_other_number(match) and (
+        abroad[0] != "1" or (len(abroad) == 11 and abroad[1] > "1" and abroad[4] > "1")
+    )
+
+
 def _is_no_other_number(match: re.Match[str]) -> bool:
     return not (match.group().endswith("000") or OTHER_NUMBER_WORDS.search(_before(match)))
+
+
+def _is_no_quantity(match: re.Match[str]) -> bool:
+    """Thousands are grouped like a Spanish number; then something is counted."""
+    after = match.string[match.end() : match.end() + CONTEXT_CHARS]
+    currency = _before(match).rstrip()[-1:] in ("€", "$", "£", "₹")
+    return _is_no_other_number(match) and not (currency or QUANTITY_WORDS.match(after))
+
+
+def _is_no_count(match: re.Match[str]) -> bool:
+    """Pairs of digits that do not count up one by one (01 02 03 04 05)."""
+    pairs = [int(pair) for pair in re.findall(r"\d\d", match.group())]
+    steps = {later - earlier for earlier, later in pairwise(pairs)}
+    return steps != {1} and _is_no_other_number(match)
 
 
 def _is_called_a_phone(match: re.Match[str]) -> bool:
@@ -151,11 +181,27 @@ def _is_pan(match: re.Match[str]) -> bool:
     return checksums.is_pan(text.upper()) and (text.isupper() or text[3] in "pP")
 
 
-SECRET_NAMES = (
-    r"(?:[a-z]{1,12}[_-]){0,2}(?:access|api|auth|client|id|refresh|session)?"
-    r"(?:token|key|auth|sig|signature|session|sessionid|sid|password|passwd|pwd|secret|jwt"
-    r"|credential|otp)"
+SECRET_NAME = re.compile(
+    r"(?:token|token_hint|secret|password|passwd|passphrase|signature|session|session_?id|sessid"
+    r"|credentials?|jwt|assertion|code_verifier|(?:api|access|auth|client|session)key"
+    r"|\b(?:key|auth|sig|sid|pwd|otp))[ _]?\d{0,2}$"
 )
+"""Of a parameter in `_snake_case`'s form: RFC 6749 (OAuth), 7523, 7636, OpenID Connect, signed
+URLs, and what services call theirs."""
+CODE_NAME = re.compile(r"\b(?:auth|authorization|authorisation|device|oauth\d?|reset)?_?code$")
+"""RFC 6749's authorization code and RFC 8628's device code. A voucher is a code too: a secret one
+is long."""
+CODE_CHARS_MIN = 16
+
+
+def _is_secret_parameter(match: re.Match[str]) -> bool:
+    """By its name in any style: `reset_token`, `resetToken`, `X-Reset-Token`, `oauth2_token`."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", match["name"]).lower()
+    spaced = re.sub(r"[_.-]", " ", name)
+    snake = spaced.replace(" ", "_")
+    if any(SECRET_NAME.search(one) for one in (snake, spaced)):
+        return True
+    return bool(CODE_NAME.search(snake)) and len(match["value"]) >= CODE_CHARS_MIN
 
 
 def _pattern(text: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
@@ -188,13 +234,25 @@ PHONES = (
         ),
         _is_no_other_number,
     ),
-    Detector(  # Spain: 612 34 56 78, and for mobile numbers 612 345 678
+    Detector(  # Spain: 612 34 56 78, 612 345 678, 91 234 56 78; nine digits, from 6 (mobile) to 9
         "phone",
         _pattern(
-            r"(?<!\d[ .,-])(?:[6-9]\d\d([ .-])\d\d\1\d\d\1\d\d|[67]\d\d[ -]\d{3}[ -]\d{3})"
-            r"(?![ .,-]?\d)"
+            r"(?<!\d[ .,-])(?:[6-9]\d\d([ .-])\d\d\1\d\d\1\d\d|[6-9]\d\d([ -])\d{3}\2\d{3}"
+            r"|[89]\d([ .-])\d{3}\3\d\d\3\d\d)(?![ .,-]?\d)"
         ),
-        _is_no_other_number,
+        _is_no_quantity,
+    ),
+    Detector(  # France: ten digits in pairs, the first of them 0
+        "phone",
+        _pattern(r"(?<!\d[ .,-])0[1-9]([ .-])\d\d(?:\1\d\d){3}(?![ .,-]?\d)"),
+        _is_no_count,
+    ),
+    Detector(  # + as it is dialled: 00, and from North America 011 (E.123, E.164)
+        "phone",
+        _pattern(
+            r"(?<!\d[ .,-])(?:00|011)[ .-]?(?P<number>[1-9](?:[ ().-]{0,2}\d){8,13})(?![ .-]?\d)"
+        ),
+        _is_dialled_abroad,
     ),
     Detector(  # a trunk 0, as in Britain, Germany and India
         "phone",
@@ -214,7 +272,8 @@ DETECTORS: Mapping[str, tuple[Detector, ...]] = {
         Detector("token_url", _pattern(r"://[^\s/?#@:]{0,128}:[^\s/?#@]{1,256}@")),
         Detector(
             "token_url",
-            _pattern(r"(?<=\S)[?&#;]" + SECRET_NAMES + r"=[^\s&]{4}", re.IGNORECASE),
+            _pattern(r"(?<=\S)[?&#;](?P<name>[\w.-]{2,40})=(?P<value>[^\s&#]{4,256})"),
+            _is_secret_parameter,
         ),
         Detector("token_url", _pattern(r"[/=]eyJ[\w-]{8,256}\.eyJ[\w-]{4}")),
     ),
@@ -304,14 +363,6 @@ def _rules_at(text: str, start: int, detectors: tuple[Detector, ...]) -> set[str
 def count_street_addresses(text: str) -> int:
     """How many street addresses there may be: a guess at English, Spanish and Indian forms."""
     return sum(1 for _ in STREET.finditer(text))
-
-
-def _has(rule: str) -> Callable[[str], bool]:
-    return lambda text: rule in scan(text)
-
-
-PRIVACY_RULES: Mapping[str, Callable[[str], bool]] = {rule: _has(rule) for rule in RULES}
-"""Each says whether a text holds that kind of identifier."""
 
 
 class NameFinder(Protocol):

@@ -52,7 +52,8 @@ class ConversationClassifier(Protocol):
 
 
 class RuleSafetyClassifier:
-    """The default that ships: a short list of phrases no reply may hold. A floor, not a ceiling."""
+    """The default that ships: a short list of phrases that no turn of a kept row may hold, the
+    user's among them. A floor, not a ceiling."""
 
     def is_safe(self, text: str) -> bool:
         return not UNSAFE_PHRASES.search(text)
@@ -77,8 +78,8 @@ def judge_rows(
 
 
 def _judge_text(text: str, classifier: SafetyClassifier, timeout_s: float | None) -> Outcome:
-    answer = _within(timeout_s, partial(classifier.is_safe, text))
-    if isinstance(answer, _Failed):
+    answer = within(timeout_s, partial(classifier.is_safe, text))
+    if isinstance(answer, Failed):
         return answer.cause
     return SafetyVerdict(answer) if isinstance(answer, bool) else "nonsense"
 
@@ -91,8 +92,8 @@ def _judge_batch(
     conversations = [
         [*row["messages"], {"role": "assistant", "content": row["response"]}] for row in rows
     ]
-    answers = _within(timeout_s, partial(classifier.judge, conversations))
-    if isinstance(answers, _Failed):
+    answers = within(timeout_s, partial(classifier.judge, conversations))
+    if isinstance(answers, Failed):
         if answers.cause == "raised" and len(rows) > 1:
             halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
             return [one for half in halves for one in _judge_batch(half, classifier, timeout_s)]
@@ -107,28 +108,30 @@ def _is_verdict(answer: object) -> bool:
 
 
 @dataclass(frozen=True)
-class _Failed:
+class Failed:
+    """A call that returned nothing, and why."""
+
     cause: Failure
 
 
-def _within(timeout_s: float | None, call: Callable[[], Any]) -> Any:
+def within(timeout_s: float | None, call: Callable[[], Any]) -> Any:
     """What `call` returns, or why it did not. One that hangs is left behind in its thread: a
     thread cannot be stopped, but its row can be rejected. No exception is kept: its message may
-    repeat the text."""
+    repeat the text. `timeout_s` None waits for ever."""
     answers: list[Any] = []
 
     def run() -> None:
         try:
             answers.append(call())
         except TimeoutError:
-            answers.append(_Failed("timed_out"))
-        except Exception:  # a classifier may fail in any way; each of them rejects the row
-            answers.append(_Failed("raised"))
+            answers.append(Failed("timed_out"))
+        except Exception:  # a model may fail in any way; each of them rejects the row
+            answers.append(Failed("raised"))
 
     if timeout_s is None:
         run()
     else:
-        thread = threading.Thread(target=run, daemon=True, name="safety-classifier")
+        thread = threading.Thread(target=run, daemon=True, name="phase-one-model")
         thread.start()
         thread.join(timeout_s)
-    return answers[0] if answers else _Failed("timed_out")
+    return answers[0] if answers else Failed("timed_out")

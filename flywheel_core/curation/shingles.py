@@ -1,7 +1,8 @@
 """What a conversation says, as a set of hashes: its runs of three words.
 
 The system turn does not count: a character's long instructions would make all its conversations
-alike. A short conversation ("hi") is nobody's copy: below `WORDS_MIN` words its set is empty.
+alike. Below `WORDS_MIN` words one hash stands for all of them in their order: short conversations
+are alike where their words are equal. One without words has no hash.
 """
 
 import re
@@ -51,11 +52,14 @@ class ShingleSets:
 
 
 def shingles(conversations: Iterable[Sequence[Mapping[str, Any]]]) -> ShingleSets:
-    """The runs of three words of each conversation's turns; none where there are few words."""
+    """The runs of three words of each conversation's turns; one hash of all where they are few."""
     values, sizes = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
     waiting = iter(conversations)
     while words := [_words(turns) for turns in islice(waiting, CHUNK_ROWS)]:
         runs, rows = _runs(words)
+        short = [number for number, one in enumerate(words) if 0 < len(one) < WORDS_MIN]
+        runs = np.concatenate([runs, _whole([words[number] for number in short])])
+        rows = np.concatenate([rows, np.array(short, np.uint64)])
         # One sort orders the runs of all rows, and finds those that a row says twice.
         keys = np.unique(rows << np.uint64(32) | runs)
         values.append(keys.astype(np.uint32))
@@ -64,9 +68,11 @@ def shingles(conversations: Iterable[Sequence[Mapping[str, Any]]]) -> ShingleSet
 
 
 def _runs(words: Sequence[list[str]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The 32-bit hash of each run of words within a row, and its row's number."""
-    rows = np.repeat(np.arange(len(words), dtype=np.uint64), [len(one) for one in words])
-    hashes = np.fromiter(map(_word_hash, chain.from_iterable(words)), np.uint64, len(rows))
+    """The 32-bit hash of each run of words within a row that is not short, and its row's number."""
+    sizes = [len(one) if len(one) >= WORDS_MIN else 0 for one in words]
+    rows = np.repeat(np.arange(len(words), dtype=np.uint64), sizes)
+    long = (one for one, size in zip(words, sizes, strict=True) if size)
+    hashes = np.fromiter(map(_word_hash, chain.from_iterable(long)), np.uint64, len(rows))
     num_runs = max(0, len(rows) - SHINGLE_WORDS + 1)
     sums = np.zeros(num_runs, np.uint64)
     for place, factor in enumerate(_PLACES):
@@ -75,10 +81,21 @@ def _runs(words: Sequence[list[str]]) -> tuple[npt.NDArray[np.uint64], npt.NDArr
     return mixed(sums[inside]) >> np.uint64(32), rows[:num_runs][inside]
 
 
+def _whole(conversations: Sequence[list[str]]) -> npt.NDArray[np.uint64]:
+    """One 32-bit hash of all the words of each."""
+    hashes = [_word_hash(" ".join(words)) >> 32 for words in conversations]
+    return np.array(hashes, np.uint64)
+
+
+def is_of_few_words(one: Shingles) -> bool:
+    """Whether the set stands for a short conversation; also true of one that only repeats a word,
+    as "ha ha ha" has a single run however long it is."""
+    return one.size == 1
+
+
 def _words(turns: Sequence[Mapping[str, Any]]) -> list[str]:
     spoken = " ".join(turn["content"] for turn in turns if turn["role"] != "system")
-    words: list[str] = re.findall(r"\w+", spoken.lower())
-    return words if len(words) >= WORDS_MIN else []
+    return re.findall(r"\w+", spoken.lower())
 
 
 def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

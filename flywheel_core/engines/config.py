@@ -74,7 +74,8 @@ class EngineConfig(BaseModel):
     `kv_cache_gib` is the cache of one engine on a CPU; on a GPU the cache takes what
     `gpu_memory_utilization` leaves. `num_threads` limits the CPU engine (0: as torch decides).
     What a stage samples is kept every `shard_prompts` prompts, so that a retry loses no more.
-    Texts are embedded `embedding_batch_texts` at a time: more fill a GPU better.
+    Texts are embedded `embedding_batch_texts` at a time: 32 is best on a CPU (measured: 64 cost
+    13 % more there), more fill a GPU better.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,7 +90,7 @@ class EngineConfig(BaseModel):
     kv_cache_gib: int = Field(default=1, ge=1)
     num_threads: int = Field(default=0, ge=0)
     shard_prompts: int = Field(default=2048, ge=1)
-    embedding_batch_texts: int = Field(default=64, ge=1)
+    embedding_batch_texts: int = Field(default=32, ge=1)
     enforce_eager: bool = True
 
     @model_validator(mode="after")

@@ -8,7 +8,9 @@ In this order, each step repeatable, so that the same command finishes what was 
 4. All artifacts with such rows, and all that were made from them, are retired: a tombstone says
    so, and their row files are deleted. Manifests and counts stay, as the record of what was.
 5. Plans that would go on from there are stopped: their unfinished stages are retired in advance.
-6. Models are listed, not removed: those trained on such rows, and those that descend from one.
+6. Tasks and labels of retired batches in the annotation exchange are removed, or listed where this
+   machine does not reach them.
+7. Models are listed, not removed: those trained on such rows, and those that descend from one.
    Whether they may stay in production is for people to decide.
 
 What cannot be checked (a damaged file) is named, and the command then fails. Reports hold counts,
@@ -26,6 +28,7 @@ from typing import Any
 from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, model_digest
 from flywheel_core.deployment import Deployment
 from flywheel_core.erasure.days import Rewriter, RewrittenDay
+from flywheel_core.erasure.exchanges import ExchangeFolder, remove_exchanges
 from flywheel_core.erasure.survey import Survey, put_tombstone
 from flywheel_core.erasure.users import Added, add_users
 from flywheel_core.errors import ArtifactError, InputDataError
@@ -57,19 +60,22 @@ class TrainedModel:
 @dataclass(frozen=True)
 class EraseReport:
     """What `flywheel erase` did. `record` is the list's record in force. `models` are those of
-    everybody on the list. `cache_names` are folders to remove from other machines' caches."""
+    everybody on the list. `users_not_found` were given and are in no artifact and no day, or no
+    longer. `cache_names` are folders to remove from other machines' caches."""
 
     flywheel: str
     record: int
     users_given: int
     users_new: int
     users_listed: int
+    users_not_found: int
     days: tuple[RewrittenDay, ...]
     retired: tuple[RetiredArtifact, ...]
     stopped_plans: tuple[str, ...]
     models: tuple[TrainedModel, ...]
     local_copies_removed: int
     cache_names: tuple[str, ...]
+    exchanges: tuple[ExchangeFolder, ...]
     unchecked: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -81,6 +87,12 @@ class EraseReport:
             f"{self.flywheel}: {self.users_given} users given, {self.users_new} new to the list of "
             f"{self.users_listed} (record {self.record})"
         ]
+        if self.users_not_found:
+            lines.append(
+                f"  {self.users_not_found} of {self.users_given} users given were found in no "
+                "artifact and no day: unless they were erased before, compare how the ids are "
+                "written in the column user_id"
+            )
         lines += [
             f"  day {one.day}: version {one.version} has {one.rows_removed} rows less (key "
             f"{one.new_key}, before {one.old_key})"
@@ -97,6 +109,7 @@ class EraseReport:
         if self.cache_names:
             names = ", ".join(self.cache_names)
             lines.append(f"  remove from flywheel-scratch-*/cache on other machines: {names}")
+        lines += [one.summary() for one in self.exchanges]
         lines += [f"  NOT CHECKED {one}" for one in self.unchecked]
         return "\n".join(lines)
 
@@ -104,7 +117,7 @@ class EraseReport:
 def read_user_ids(path: Path) -> list[str]:
     """User ids from a file, one a line; blank lines are skipped."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputDataError(
             f"file: {path} cannot be read ({type(error).__name__}); give a UTF-8 text file with "
@@ -152,12 +165,14 @@ def erase(
     touched = survey.touched(holders)
     retired = _retire(survey, touched, added.record_number)
     stopped = _stop_plans(survey, flywheel, set(touched), added)
+    gone = {*touched, *survey.tombstones, *(s.ref for plan in stopped for s in plan.stages)}
     return EraseReport(
         flywheel=flywheel,
         record=added.record_number,
         users_given=len(given),
         users_new=added.num_new,
         users_listed=len(added.erasures.hashes),
+        users_not_found=len(given - survey.found),
         days=tuple(days),
         retired=tuple(retired),
         stopped_plans=tuple(plan.run_id for plan in stopped),
@@ -166,6 +181,7 @@ def erase(
         cache_names=tuple(
             sorted(survey.manifests[ref].digest for ref in touched if survey.rows(ref))
         ),
+        exchanges=tuple(remove_exchanges(store, flywheel, gone, survey.unchecked)),
         unchecked=tuple(survey.unchecked),
     )
 

@@ -38,13 +38,15 @@ ROW_FREE = (
 
 
 class Survey:
-    """Every committed artifact by its ref, every tombstone, and what could not be checked."""
+    """Every committed artifact by its ref, every tombstone, and what could not be checked; after a
+    search for holders, which of the users looked for were `found` in one."""
 
     def __init__(self, store: Store, flywheel: str) -> None:
         self.store = store
         self.manifests: dict[ArtifactRef, Manifest] = {}
         self.tombstones: dict[ArtifactRef, Tombstone] = {}
         self.unchecked: list[str] = []
+        self.found: set[str] = set()
         for ref in _all_refs(store, flywheel):
             self._take(ref)
 
@@ -80,9 +82,11 @@ class Survey:
         names = [name for name in self.rows(ref) if name not in gone]
         manifest = self.manifests[ref]
         try:
-            return sum(
-                _count_erased(self.store, manifest, name, erasures, user_ids) for name in names
-            )
+            counts = 0
+            for name in names:
+                counts += _count_erased(self.store, manifest, name, erasures, user_ids)
+                self.found |= _found(self.store, manifest, name, user_ids - self.found)
+            return counts
         except (pa.ArrowException, StoreMissing, OSError, ValueError, KeyError) as error:
             self.unchecked.append(f"{ref.path}: {type(error).__name__} in one of {names}")
             return 0
@@ -171,6 +175,25 @@ def _count_erased(
     )
 
 
+def _found(store: Store, manifest: Manifest, name: str, user_ids: frozenset[str]) -> frozenset[str]:
+    """Which of `user_ids` one file names."""
+    if not user_ids:
+        return user_ids
+    if name == QUARANTINE_FILE:
+        lines = store.get(file_of(manifest, name)).splitlines()
+        return frozenset(one for one in user_ids if any(_holds(line, one) for line in lines))
+    if not name.endswith(".parquet"):
+        return frozenset()
+    found: set[str] = set()
+    for batch in batches(store, manifest, name, ["user_id"]):
+        found |= user_ids.intersection(batch.column("user_id").unique().to_pylist())
+    return frozenset(found)
+
+
+def _holds(line: bytes, user_id: str) -> bool:
+    return json.dumps(user_id)[1:-1].encode() in line
+
+
 def batches(
     store: Store, manifest: Manifest, name: str, columns: list[str] | None = None
 ) -> Iterator[pa.Table]:
@@ -194,7 +217,7 @@ def may_stay(line: bytes, erasures: Erasures, user_ids: Collection[str]) -> bool
     row = json.loads(line)["row"]
     if row is None:
         return True
-    if any(json.dumps(one)[1:-1].encode() in line for one in user_ids):
+    if any(_holds(line, one) for one in user_ids):
         return False
     names_nobody = not isinstance(row, Mapping) or "user_id" not in row
     return names_nobody or may_be_kept(row, erasures)

@@ -3,6 +3,7 @@
 import datetime
 
 from flywheel_core.experiments.logs import ARMS
+from flywheel_core.experiments.thin import thin_day
 from flywheel_core.experiments.users import Sums
 
 COUNTED = (
@@ -20,8 +21,10 @@ def broken_day(sums: Sums, day: int, first: datetime.date) -> str | None:
     """Why the logs up to `day` cannot be read, or None.
 
     A day without a row is broken, never flat: an empty partition and a quiet day look alike. Of
-    events every day must have some from each arm that has users; of exposures every day must that
-    a later one of those read follows (an experiment may expose everybody on its first day).
+    events every day must have some from each arm that has users, and no fraction of what is to be
+    expected (`thin_day`). Of exposures every day must have some that a later one of those read
+    follows, and so must the last, where each of at least two earlier days has them (an experiment
+    may expose everybody on its first day).
     """
     exposed = [sums.counts["exposures_of_day", one, -1] for one in range(day + 1)]
     last_exposure = max((one for one in range(day + 1) if exposed[one]), default=-1)
@@ -32,7 +35,7 @@ def broken_day(sums: Sums, day: int, first: datetime.date) -> str | None:
                 f"exposures of {date} are missing, while later days are there; ingest that day, "
                 "then read again"
             )
-        counts = [sums.counts["events_of_day", one, place] for place in range(len(ARMS))]
+        counts = [sums.counts["usual_events", one, place] for place in range(len(ARMS))]
         if not any(counts):
             return f"events of {date} are missing; ingest that day, then read again"
         if not all(counts):
@@ -41,7 +44,12 @@ def broken_day(sums: Sums, day: int, first: datetime.date) -> str | None:
                 f"the {arm} arm has no event on {date}, the other one has {max(counts):,}; its "
                 "logging is broken, mend it and ingest that day again"
             )
-    return None
+    if day >= 2 and not exposed[day] and all(exposed[:day]):
+        return (
+            f"exposures of {first + datetime.timedelta(days=day)} are missing, while every day "
+            "before has some; ingest that day, then read again"
+        )
+    return thin_day(sums, day, first)
 
 
 def left_out(sums: Sums, day: int) -> dict[str, int]:

@@ -6,8 +6,8 @@ first row: `locale`, `language`, `jtbd`, `user_kind` (for breakdowns), `pre_enga
 `pre_sends` (behaviour before the exposure, for CUPED; null counts as 0).
 
 **Events**, one row per event or per batch of events: `user_id`, `at`. Optional: `sends` (absent:
-one a row), `event_id` (integer or text; rows of one id are one event), and integer columns that
-serve as guardrails, for example `thumb_down` or `reports`.
+one a row), `event_id` (integer or text; a user's rows of one id are one event), and integer columns
+that serve as guardrails, for example `thumb_down` or `reports`.
 
 Times are timestamps, in UTC where they carry no zone; a date means its first moment. Columns not
 named here are not read, and the readout names them. What a log cannot hold (no user, another arm, a

@@ -29,7 +29,8 @@ def show_readout(readout: Readout, console: Console) -> None:
 def _lifts(readout: Readout) -> Table:
     newest = readout.newest
     table = Table("metric", "test", "control", "lift", "may be read daily", "detectable", box=None)
-    for read in [*newest.metrics.values(), *newest.guardrails.values()]:
+    others = [one for name, one in newest.guardrails.items() if name not in newest.metrics]
+    for read in [*newest.metrics.values(), *others]:
         table.add_row(*_row(read))
     return table
 

@@ -110,7 +110,7 @@ def sum_users(exposures: pa.Table, events: pa.Table, window: Window) -> Sums:
         name: _by_user_and_day(_values(events, name, rows), code, day, len(users.ids), window)
         for name in ("sends", *window.guardrails)
     }
-    _count_events_by_day(users, code, day, window, sums)
+    _count_events_by_day(users, code, day, grids["sends"], window, sums)
     _sum_days(users, exposures, grids, window, sums)
     return sums
 
@@ -161,14 +161,15 @@ def _events_of(
         dropped |= mask
     sums.counts["events_skewed", -1, -1] += int((~dropped & (at < first)).sum())
     rows = np.flatnonzero(~dropped)
-    rows = _without_duplicates(events, rows, sums)
+    rows = _without_duplicates(events, rows, code, sums)
     # An event that a slow clock puts before its user's exposure counts at the exposure.
     moment = np.maximum(at[rows], first[rows])
     return code[rows], (moment - window.start_us) // DAY_US, rows
 
 
-def _without_duplicates(events: pa.Table, rows: Ints, sums: Sums) -> Ints:
-    """The rows whose event id was not there before."""
+def _without_duplicates(events: pa.Table, rows: Ints, code: Ints, sums: Sums) -> Ints:
+    """The rows whose event id their user did not have before. By the user: ids may be counters
+    that start again for each, and the other users of a partition must not matter."""
     if "event_id" not in events.column_names:
         return rows
     column = events.column("event_id")
@@ -182,9 +183,12 @@ def _without_duplicates(events: pa.Table, rows: Ints, sums: Sums) -> Ints:
         if len(encoded.dictionary) == len(rows):
             return rows
         ids = encoded.indices.to_numpy()
-    kept = np.sort(np.unique(ids, return_index=True)[1])
-    sums.counts["events_duplicate", -1, -1] += len(rows) - len(kept)
-    return rows[kept]
+    users = code[rows]
+    order = np.lexsort((ids, users))  # stable: of equal ones the first row stays first
+    users, ids = users[order], ids[order]
+    again = (users[1:] == users[:-1]) & (ids[1:] == ids[:-1])
+    sums.counts["events_duplicate", -1, -1] += int(again.sum())
+    return np.asarray(rows[np.sort(order[np.r_[True, ~again]])], np.int64)
 
 
 def _values(events: pa.Table, name: str, rows: Ints) -> Ints | None:
@@ -208,18 +212,34 @@ def _by_user_and_day(
     return cells.astype(np.int64).reshape(num_users, window.num_days)
 
 
-def _count_events_by_day(users: _Users, code: Ints, day: Ints, window: Window, sums: Sums) -> None:
-    by_day = np.bincount(day * 2 + users.arm[code], minlength=2 * window.num_days)
-    for place, count in enumerate(by_day):
-        sums.counts["events_of_day", place // 2, place % 2] += int(count)
+def _count_events_by_day(
+    users: _Users, code: Ints, day: Ints, sends: Ints, window: Window, sums: Sums
+) -> None:
+    """What tells a day that was logged in part from a whole one (`broken`): rows of the events by
+    day and arm, without the days of programs, and how many users were new."""
+    num_rows = _by_user_and_day(None, code, day, len(users.ids), window)
+    most = window.max_sends_per_day
+    usual = np.where((num_rows > most) | (sends > most), 0, num_rows)
+    new = (users.first_us - window.start_us) // DAY_US
+    for place in range(len(ARMS)):
+        mine = users.arm == place
+        found = {
+            "events_of_day": num_rows[mine].sum(axis=0),
+            "usual_events": usual[mine].sum(axis=0),
+            "usual_squares": (usual[mine] ** 2).sum(axis=0),
+            "users_new": np.bincount(new[mine], minlength=window.num_days),
+        }
+        for what, by_day in found.items():
+            for one, count in enumerate(by_day.tolist()):
+                sums.counts[what, one, place] += count
 
 
 def _sum_days(
     users: _Users, exposures: pa.Table, grids: dict[str, Ints], window: Window, sums: Sums
 ) -> None:
     before = [as_numbers(exposures.column(name))[users.row] for name in window.covariates]
-    cells = [(ENTIRE, np.zeros(len(users.ids), np.int64), [ENTIRE])] + [
-        (None, *_cells_of(exposures, name, users.row)) for name in window.dimensions
+    cells = [(np.zeros(len(users.ids), np.int64), [ENTIRE])] + [
+        _cells_of(exposures, name, users.row) for name in window.dimensions
     ]
     over = grids["sends"] > window.max_sends_per_day
     for day in window.days:
@@ -232,7 +252,7 @@ def _sum_days(
         for arm in range(len(ARMS)):
             sums.counts["users_bots", day, arm] += int((bot & (users.arm == arm)).sum())
         vectors = _vectors(grids, before, day, window)
-        for _, number, values in cells:
+        for number, values in cells:
             _add_moments(vectors, read, users.arm, number, values, day, sums)
         if window.with_histogram and day == max(window.days):
             _add_histogram(vectors[read], users.arm[read], sums)

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flywheel_core.errors import InputDataError
-from flywheel_core.ingest.locales import is_known_locale
+from flywheel_core.ingest.locales import is_known_locale, is_language_tag
+from flywheel_core.ingest.personal import LABEL_CHARS_MAX, LABEL_SIGNS, is_label, privacy_rule_of
 from flywheel_core.records import SIGNALS, SURFACES, TRAFFIC
 
 TEXT_CHARS_MAX = 100_000
@@ -31,6 +32,8 @@ PARQUET_MAGIC, GZIP_MAGIC = b"PAR1", b"\x1f\x8b"
 REQUIRED = tuple(field.name for field in TRAFFIC if not field.nullable)
 NAMES = ("row_id", "conversation_id")
 OPTIONAL_NAMES = ("user_id", "character_id", "locale", "language", "jtbd", "model_digest")
+IDENTIFIERS = ("row_id", "conversation_id", "user_id", "character_id")
+NEVER_PERSONAL = (*IDENTIFIERS, "jtbd", "model_digest")
 COUNTS = ("turn_index", "depth")
 COUNT_MAX = 2**31 - 1
 
@@ -159,8 +162,9 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     made["day"] = _day(day if made["day"] is None else made["day"])
     for name in (*NAMES, *(name for name in OPTIONAL_NAMES if made[name] is not None)):
         _check_text(name, made[name], NAME_CHARS_MAX)
-    if made["locale"] is not None and not is_known_locale(made["locale"]):
-        raise RowFault("locale: unknown; write it as language_REGION, for example en_US")
+    _check_labels(made)
+    _check_identifiers(made)
+    _check_nobody_named(made)
     for name in COUNTS:
         _check_count(name, made[name])
     for name in SIGNALS:
@@ -174,6 +178,33 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     if made["depth"] < num_user_turns - 1:
         raise RowFault("depth: smaller than the number of earlier user turns in messages")
     return made
+
+
+def _check_identifiers(made: Mapping[str, Any]) -> None:
+    """Whoever erases a user must find the identifier again, so it has to be as it looks."""
+    for name in IDENTIFIERS:
+        value = made[name]
+        if value is not None and (value != value.strip() or not value.isprintable()):
+            raise RowFault(f"{name}: begins or ends in whitespace, or holds what does not print")
+
+
+def _check_nobody_named(made: Mapping[str, Any]) -> None:
+    for name in NEVER_PERSONAL:
+        rule = privacy_rule_of(made[name]) if made[name] is not None else None
+        if rule is not None:
+            raise RowFault(f"{name}: reads as personal data ({rule}); give a pseudonym, as a hash")
+
+
+def _check_labels(made: Mapping[str, Any]) -> None:
+    if made["locale"] is not None and not is_known_locale(made["locale"]):
+        raise RowFault("locale: unknown; write it as language_REGION, for example en_US")
+    if made["language"] is not None and not is_language_tag(made["language"]):
+        raise RowFault("language: not a BCP 47 tag; write it as in en, hi-Latn or es-419")
+    if made["jtbd"] is not None and not is_label(made["jtbd"]):
+        raise RowFault(
+            f"jtbd: not a label; at most {LABEL_CHARS_MAX} letters, digits and signs of "
+            f"{LABEL_SIGNS!r}, a letter or digit first"
+        )
 
 
 def _day(value: Any) -> str:

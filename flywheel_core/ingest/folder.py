@@ -24,7 +24,8 @@ REPORT_FILE = "report.json"
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What became of every row. `quarantined` counts by reason, `days` accepted rows by day."""
+    """What became of every row. `quarantined` counts by reason, `days` accepted rows by day. Rows
+    of the `users_erased` users on the list of flywheel `erasures_of` were left out."""
 
     source: str
     file_format: str
@@ -33,6 +34,8 @@ class FolderReport:
     accepted: int
     quarantined: Mapping[str, int]
     days: Mapping[str, int]
+    erasures_of: str | None = None
+    users_erased: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,6 +50,8 @@ class FolderReport:
         if self.quarantined:
             lines.append(f"  rows set aside, with line and reason: {self.out}/*.quarantine.jsonl")
         lines += [f"  {self.out}/{day}.parquet: {rows} rows" for day, rows in self.days.items()]
+        whose = f"of flywheel {self.erasures_of!r}" if self.erasures_of else "of nobody"
+        lines.append(f"  erasure list applied: {whose}, {self.users_erased} users")
         return "\n".join(lines)
 
 
@@ -58,9 +63,11 @@ def ingest_to_folder(
     day: str | None = None,
     limits: HistoryLimits | None = None,
     erasures: Erasures = NOBODY,
+    erasures_of: str | None = None,
     on_rows: OnRows = not_told,
 ) -> FolderReport:
-    """Take a file in. `day` is for rows that carry none; `limits` are Topical-Chat's."""
+    """Take a file in. `day` is for rows that carry none; `limits` are Topical-Chat's; `erasures_of`
+    is the flywheel whose list `erasures` is."""
     limits = limits or HistoryLimits()
     read = reader_of(file_format, day, limits)
     if not source.is_file():
@@ -84,6 +91,8 @@ def ingest_to_folder(
             accepted=sum(one.rows for one in sorter.days.values()),
             quarantined=dict(sorted(sorter.reasons.items())),
             days={name: one.rows for name, one in sorted(sorter.days.items())},
+            erasures_of=erasures_of,
+            users_erased=len(erasures.hashes),
         )
     write_whole(out / REPORT_FILE, json.dumps(report.to_json(), indent=1).encode())
     return report

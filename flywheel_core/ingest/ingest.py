@@ -2,8 +2,9 @@
 
 A day is an artifact of stage `traffic_day` (`traffic.parquet`, and `quarantine.jsonl` where rows
 were set aside), keyed by its content, and the pointer `traffic/<day>` names it. Ingesting other
-content for a day appends a version; plans pinned before keep theirs. Ingesting the same content
-again changes nothing and says so, unless `flywheel invalidate` called that artifact bad.
+content for a day appends a version; plans pinned before keep theirs. A version that lacks rows of
+the one in force is refused unless `replace` is set, and the other days are taken in. Ingesting the
+same content again changes nothing and says so, unless `flywheel invalidate` called it bad.
 """
 
 import tempfile
@@ -26,6 +27,7 @@ from flywheel_core.erasure.users import read_erasures
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.ingest.sorting import Day, OnRows, not_told, reader_of, sorted_rows
 from flywheel_core.ingest.topical_chat import HistoryLimits
+from flywheel_core.ingest.versions import RefusedDay, rows_missing
 from flywheel_core.keys import stage_key
 from flywheel_core.pointers import Pointer
 from flywheel_core.store import Store
@@ -36,7 +38,8 @@ STAGE, STAGE_VERSION, KIND = "traffic_day", 1, "traffic"
 @dataclass(frozen=True)
 class DayReport:
     """One day: its rows, and the version that is in force. `changed` is False where exactly this
-    content was there before."""
+    content was there before. `rows_before` is what the version before had, None where this is the
+    first, and `rows_dropped` how many of those are in this one no longer."""
 
     day: str
     rows: int
@@ -45,11 +48,24 @@ class DayReport:
     key: str
     digest: str
     changed: bool
+    rows_before: int | None = None
+    rows_dropped: int = 0
+
+    def summary(self) -> str:
+        if not self.changed:
+            state = "already there, nothing changed: version"
+        elif self.rows_before is None:
+            state = "new version"
+        else:
+            gone = f", of which {self.rows_dropped} are dropped" if self.rows_dropped else ""
+            state = f"in place of {self.rows_before}{gone}: new version"
+        return f"  {self.day}: {self.rows} rows, {state} {self.version} (key {self.key})"
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of every row of a file. `quarantined` counts by reason."""
+    """What became of every row of a file. `quarantined` counts by reason; `accepted` rows lie in
+    `days`, and those of `refused` days nowhere but in the file."""
 
     source: str
     file_format: str
@@ -58,6 +74,7 @@ class IngestReport:
     accepted: int
     quarantined: Mapping[str, int]
     days: tuple[DayReport, ...]
+    refused: tuple[RefusedDay, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,9 +86,8 @@ class IngestReport:
             f"{sum(self.quarantined.values())} quarantined"
         ]
         lines += [f"  quarantined {count}: {name}" for name, count in self.quarantined.items()]
-        for one in self.days:
-            state = "new version" if one.changed else "already there, nothing changed: version"
-            lines.append(f"  {one.day}: {one.rows} rows, {state} {one.version} (key {one.key})")
+        lines += [one.summary() for one in self.days]
+        lines += [one.summary() for one in self.refused]
         return "\n".join(lines)
 
 
@@ -84,10 +100,12 @@ def ingest(
     day: str | None = None,
     max_history_turns: int | None = None,
     max_words: int | None = None,
+    replace: bool = False,
     by: str = "flywheel ingest",
     on_rows: OnRows = not_told,
 ) -> IngestReport:
     """Take a file in. `day` is for rows that carry none; the two limits are Topical-Chat's;
+    `replace` lets a day's version lose rows that the one in force has;
     `on_rows` hears now and then how many rows were read."""
     source = Path(path)
     _check_flywheel(flywheel)
@@ -100,10 +118,11 @@ def ingest(
                 "run this again"
             )
         source_digest = file_sha256(source)
-        days = tuple(
-            _commit_day(store, flywheel, one, source, source_digest, by)
+        outcomes = [
+            _take_day(store, flywheel, one, source, source_digest, by, replace=replace)
             for _, one in sorted(sorter.days.items())
-        )
+        ]
+    days = tuple(one for one in outcomes if isinstance(one, DayReport))
     return IngestReport(
         source=source.name,
         file_format=file_format,
@@ -112,6 +131,7 @@ def ingest(
         accepted=sum(one.rows for one in days),
         quarantined=dict(sorted(sorter.reasons.items())),
         days=days,
+        refused=tuple(one for one in outcomes if isinstance(one, RefusedDay)),
     )
 
 
@@ -124,9 +144,16 @@ def _check_flywheel(flywheel: str) -> None:
         ) from error
 
 
-def _commit_day(
-    store: Store, flywheel: str, one: Day, source: Path, source_digest: str, by: str
-) -> DayReport:
+def _take_day(
+    store: Store,
+    flywheel: str,
+    one: Day,
+    source: Path,
+    source_digest: str,
+    by: str,
+    *,
+    replace: bool,
+) -> DayReport | RefusedDay:
     """Commit the day's artifact unless it is there, and point to it unless the pointer does."""
     asked_for = {
         "stage": STAGE,
@@ -136,23 +163,44 @@ def _commit_day(
     }
     key = stage_key(store, flywheel, asked_for)
     ref = ArtifactRef(flywheel=flywheel, generation=0, stage=STAGE, key=key)
-    if is_done(store, ref):
-        manifest = read_manifest(store, ref)
-    else:
-        manifest = _commit_files(store, ref, one, source, source_digest)
     pointer = Pointer(store, flywheel, f"traffic/{one.day}")
     newest = pointer.newest()
-    changed = newest is None or newest.value["ref"] != ref.model_dump()
-    if newest is None or changed:
-        value = {
-            "ref": ref.model_dump(),
-            "digest": manifest.digest,
-            "rows": one.rows,
-            "source": source.name,
-        }
-        newest = pointer.append(value, by=by, reason=f"ingested from {source.name}")
+    if newest is not None and newest.value["ref"] == ref.model_dump():
+        digest = read_manifest(store, ref).digest
+        return DayReport(one.day, one.rows, one.quarantined, newest.number, key, digest, False)
+    before, missing = None, 0
+    if newest is not None:
+        before = int(newest.value["rows"])
+        missing = rows_missing(store, newest, one.folder / "traffic.parquet")
+        if missing and not replace:
+            return RefusedDay(one.day, one.rows, one.quarantined, newest.number, before, missing)
+    manifest = (
+        read_manifest(store, ref)
+        if is_done(store, ref)
+        else _commit_files(store, ref, one, source, source_digest)
+    )
+    value = {
+        "ref": ref.model_dump(),
+        "digest": manifest.digest,
+        "rows": one.rows,
+        "source": source.name,
+    }
+    record = pointer.move(
+        value,
+        expected_number=newest.number if newest else 0,
+        by=by,
+        reason=f"ingested from {source.name}",
+    )
     return DayReport(
-        one.day, one.rows, one.quarantined, newest.number, ref.key, manifest.digest, changed
+        one.day,
+        one.rows,
+        one.quarantined,
+        record.number,
+        key,
+        manifest.digest,
+        changed=True,
+        rows_before=before,
+        rows_dropped=missing,
     )
 
 

@@ -71,6 +71,9 @@ def read_topical_chat(
         except RowFault as fault:
             yield BadRow(f"conversation {conversation_id}", str(fault), conversation, day)
             continue
+        if len(turns) == 1:
+            reason = "content: one turn, which nobody answered"
+            yield BadRow(f"conversation {conversation_id}", reason, conversation, day)
         for index in range(1, len(turns)):
             where = f"conversation {conversation_id}, turn {index}"
             try:
@@ -97,7 +100,7 @@ def _conversations(path: Path) -> Mapping[str, Any]:
         raise InputDataError(
             f"{path}: not a Topical-Chat file: found {type(conversations).__name__}, expected an "
             "object of conversations, each with a 'content' list of turns; for the flywheel's own "
-            "columns use --format contract"
+            "columns use --format flywheel"
         )
     return dict(conversations)
 

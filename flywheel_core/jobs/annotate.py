@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flywheel_core.annotation.adjudication import has_consensus
 from flywheel_core.annotation.alternatives import (
     alternatives_in_turn,
     asking_to_rewrite,
@@ -14,6 +15,7 @@ from flywheel_core.annotation.alternatives import (
 )
 from flywheel_core.annotation.batch import LabelledBatch, label_batch, label_finished_chats
 from flywheel_core.annotation.chats import hold_chats
+from flywheel_core.annotation.exchange import batch_folder
 from flywheel_core.annotation.pairs import PairDraft, patch_rows
 from flywheel_core.annotation.questions import Workflow, question_set
 from flywheel_core.annotation.sources import (
@@ -99,7 +101,7 @@ def _source(
     """The source of one workflow; people's tools get a folder a batch and workflow."""
     root = context.plan.parsed_recipe().execution.annotation_exchange
     ref = context.stage.ref
-    folder = Path(root) / ref.flywheel / f"{ref.stage}-{ref.key}" / workflow if root else None
+    folder = batch_folder(root, ref) / workflow if root else None
     return annotation_source(section.source, section.num_annotators, folder)
 
 
@@ -245,7 +247,7 @@ def _context(row: Mapping[str, Any]) -> dict[str, Any]:
 def _metrics(batch: LabelledBatch, section: AnnotationSection) -> dict[str, Any]:
     rows = batch.pairs
     features = compare_chosen(rows, section.prevalence)
-    unanimous = sum(row["target"] in (0.0, 1.0) for row in rows)
+    unanimous = sum(has_consensus(row["votes"]) for row in rows)
     return {
         "dropped_pairs": dict(sorted(batch.dropped.items())),
         "unanimous_share": unanimous / len(rows) if rows else None,

@@ -4,20 +4,22 @@ The simulated product is served by the current production model through vLLM, so
 on-policy. Testers (internal) leave no signals; users do, biased as §3.5.5 describes.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flywheel_core.artifacts import digest_of
-from flywheel_core.erasure.users import of_inputs, without_erased
+from flywheel_core.erasure.users import Erasures, of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.base import StageContext, StageOutput, main
 from flywheel_core.recipe import Section, TrafficSection
-from flywheel_core.records import TRAFFIC, Surface, read_table, write_table
+from flywheel_core.records import SURFACES, TRAFFIC, Surface, write_table
+from flywheel_core.row_groups import read_row_groups, write_row_groups
+from flywheel_core.row_ids import SeenIds
 
 
 class Config(Section):
@@ -26,39 +28,61 @@ class Config(Section):
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
-    """Writes `traffic.parquet`, in order of day, without the rows of erased users."""
-    tables, made = [], 0
+    """Writes `traffic.parquet`, in order of day, without the rows of erased users, and each row id
+    once: a row that a later day repeats is left out there, and counted."""
+    files, made = _day_files(config, inputs, context)
+    counts: Counter[str] = Counter()
+    kept = kept_rows(files, of_inputs(inputs), counts)
+    rows = write_row_groups(context.output / "traffic.parquet", kept, TRAFFIC)
+    return StageOutput(
+        "traffic",
+        {
+            "rows": rows,
+            "rows_erased": counts["erased"],
+            "rows_repeated": counts["repeated"],
+            "days_pinned": len(config.days) - made,
+            "days_made": made,
+            **{surface: counts[f"surface {surface}"] for surface in SURFACES},
+        },
+        {"near_policy_share": counts[f"served by {context.plan.parent.digest}"] / max(1, rows)},
+    )
+
+
+def _day_files(
+    config: Config, inputs: Mapping[str, Path], context: StageContext
+) -> tuple[list[Path], int]:
+    """Each day's file, and how many of them the world made."""
+    files, made = [], 0
     for index, day in enumerate(config.days):
         shard = context.work / f"{day}.parquet"
         if f"day-{day}" in inputs:
-            tables.append(read_table(inputs[f"day-{day}"] / "traffic.parquet", TRAFFIC))
+            files.append(inputs[f"day-{day}"] / "traffic.parquet")
         elif config.traffic.source == "world":
             if not shard.exists():
                 _make_day(config, day, inputs["production"] / "model", shard, context)
-            tables.append(read_table(shard, TRAFFIC))
+            files.append(shard)
             made += 1
         else:
             raise InputDataError(f"traffic of {day} is missing; run `flywheel ingest` for that day")
         context.progress(index + 1, len(config.days), "days")
-    logged = pa.concat_tables(tables)
-    table = without_erased(logged, of_inputs(inputs))
-    pq.write_table(table, context.output / "traffic.parquet", compression="zstd")
-    digest = context.plan.parent.digest
-    served = table.column("model_digest").to_pylist()
-    return StageOutput(
-        "traffic",
-        {
-            "rows": table.num_rows,
-            "rows_erased": logged.num_rows - table.num_rows,
-            "days_pinned": len(config.days) - made,
-            "days_made": made,
-            **{
-                surface: table.column("surface").to_pylist().count(surface)
-                for surface in ("internal", "user")
-            },
-        },
-        {"near_policy_share": served.count(digest) / max(1, len(served))},
-    )
+    return files, made
+
+
+def kept_rows(
+    files: Sequence[Path], erasures: Erasures, counts: Counter[str]
+) -> Iterator[pa.Table]:
+    """The days' rows piece by piece, which are counted as they pass."""
+    seen = SeenIds()
+    for path in files:
+        for table in read_row_groups(path, TRAFFIC):
+            known = without_erased(table, erasures)
+            new = known.filter(pa.array(seen.are_new(known.column("row_id").to_pylist())))
+            counts["erased"] += table.num_rows - known.num_rows
+            counts["repeated"] += known.num_rows - new.num_rows
+            for name, what in (("surface", "surface"), ("model_digest", "served by")):
+                for one in new.column(name).value_counts().to_pylist():
+                    counts[f"{what} {one['values']}"] += one["counts"]
+            yield new
 
 
 def _make_day(

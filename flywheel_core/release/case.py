@@ -45,7 +45,6 @@ def plan_digest(plan: PinnedPlan) -> str:
 def build_case(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Case:
     """Work the verdicts out again from the evaluation; an edited artifact is refused."""
     _check_plan(plan)
-    require_fit(store, plan)
     evaluate = plan.stage("evaluate").ref
     _verify_model(store, evaluate)
     candidate = model_digest(read_manifest(store, evaluate))
@@ -58,6 +57,7 @@ def build_case(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Case:
         )
     verdicts = tuple(run_gates(metrics, policy))
     _compare_with_committed(verdicts, run_and_commit_gates(store, plan, policy))
+    require_fit(store, plan)
     return Case(
         candidate=candidate,
         parent=plan.parent.digest,

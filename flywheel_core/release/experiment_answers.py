@@ -47,7 +47,8 @@ def experiment_question(
     if run.readout is None or run.action.kind != "ask":
         raise ValueError(f"day {run.day}: the action is {run.action.kind}, nothing is to be asked")
     read = run.readout.newest
-    rows = [*read.metrics.values(), *(one for one in read.guardrails.values())]
+    others = [one for name, one in read.guardrails.items() if name not in read.metrics]
+    rows = [*read.metrics.values(), *others]
     digest = question_digest(experiment, run.readout, policy)
     lines = [
         run.readout.sentence,

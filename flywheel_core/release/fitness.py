@@ -11,7 +11,7 @@ from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, read_manifes
 from flywheel_core.errors import PromotionRefused
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.store import Store
-from flywheel_core.studies import MARK, why_unfit
+from flywheel_core.studies import MARK
 
 
 class UnfitForRelease(PromotionRefused):
@@ -31,8 +31,8 @@ def inherited_marks(manifests: Iterable[Manifest]) -> tuple[str, ...]:
 
 def require_fit(store: Store, plan: PinnedPlan) -> None:
     """Raise `UnfitForRelease` where a study made the plan's candidate or any ancestor of it."""
-    study = plan.parsed_recipe().study
-    marks = {why_unfit(study)} if study is not None else set()
+    study = plan.recipe.get("study")
+    marks = {f"study {study['name']} ({', '.join(study['allows'])})"} if study else set()
     for manifest in _lineage(store, plan.stage("evaluate").ref):
         marks |= set(marks_of(manifest))
     if marks:

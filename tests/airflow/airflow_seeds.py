@@ -56,7 +56,7 @@ def write_ingested_recipe(folder: Path, flywheel: str, num_days: int) -> Recipe:
 def ingest_day(store: Store, flywheel: str, day: str, text: str = "Hello!") -> None:
     """One row of traffic for a day, taken in as `flywheel ingest` takes it."""
     row = {
-        "row_id": f"{day}-{text}",
+        "row_id": f"{day}-1",
         "day": day,
         "messages": [
             {"role": "system", "content": "You are Mina."},

@@ -192,6 +192,9 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     split = [row for row in user if len(set(row["votes"])) > 1]
     assert split
     assert all(row["adjudicated"] for row in split)
+    agreed = [len(set(row["votes"])) == 1 and row["votes"][0] >= 0 for row in user + internal]
+    assert output.metrics["unanimous_share"] == pytest.approx(np.mean(agreed))
+    assert 0.2 < output.metrics["unanimous_share"] < 0.8
     reviews = read_table(context.output / "reviews.parquet", REVIEWS)
     rewrites = read_table(context.output / "rewrites.parquet", REWRITES)
     assert output.row_counts["reviews"] == reviews.num_rows

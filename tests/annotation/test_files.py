@@ -21,7 +21,7 @@ from flywheel_core.annotation.label_studio import character_html, label_config, 
 from flywheel_core.annotation.pairs import PairDraft
 from flywheel_core.annotation.questions import question_set
 from flywheel_core.annotation.reviews import check_reviews, judgements, rewrite_rows
-from flywheel_core.annotation.tasks import AnnotationTask, highlights
+from flywheel_core.annotation.tasks import AnnotationTask, highlights, make_tasks
 from flywheel_core.errors import InputDataError, LabelsPending
 from flywheel_core.records import TIE_VOTE
 
@@ -63,6 +63,48 @@ def test_sides_become_responses(tmp_path: Path) -> None:
         assert review.answers[("false_refusal", task.left_response)] is True
         assert review.answers[("false_refusal", 1 - task.left_response)] is False
     assert tie.vote == TIE_VOTE
+
+
+@pytest.mark.parametrize("file_format", ["files", "label_studio"])
+def test_a_label_of_another_display_order_never_changes_its_response(
+    tmp_path: Path, file_format: FileFormat
+) -> None:
+    """Everybody chose response 0 of tasks shown with one seed; the batch has another seed."""
+    pairs, shown = world_tasks(40)
+    tasks = make_tasks(pairs, "static", question_set("1"), 4)
+    assert [one.task_id for one in tasks] == [one.task_id for one in shown]
+    turned = sum(
+        one.left_response != old.left_response for one, old in zip(tasks, shown, strict=True)
+    )
+    assert 10 < turned < 30
+    sides = ["left" if one.left_response == 0 else "right" for one in shown]
+    path = tmp_path / "labels"
+    if file_format == "files":
+        path.write_text(
+            "\n".join(
+                line(one, choice=side, left_response=one.left_response)
+                for one, side in zip(shown, sides, strict=True)
+            )
+        )
+    else:
+        exported = [
+            to_label_studio(one)
+            | {
+                "annotations": [
+                    {
+                        "completed_by": 1,
+                        "result": [{"from_name": "preference", "value": {"selected": side}}],
+                    }
+                ]
+            }
+            for one, side in zip(shown, sides, strict=True)
+        ]
+        path.write_text(json.dumps(exported))
+    reviews = read_labels(path, tasks, file_format)
+    assert [one.vote for one in reviews] == [1] * 40
+    checked = check_reviews(tasks, reviews, num_annotators=1)
+    assert checked.dropped == {"other_display_order": turned}
+    assert len(checked.reviews) == 40 - turned
 
 
 def test_labels_are_put_in_the_order_of_their_times_whatever_the_zone(tmp_path: Path) -> None:
@@ -183,6 +225,10 @@ def test_the_tasks_that_label_studio_was_given_are_still_what_we_make() -> None:
         (
             lambda found: _first_result(found)["value"].update(selected="middle") or found,
             "preference 'middle' must be left or right",
+        ),
+        (
+            lambda found: found[1]["data"].pop("left_response") in (0, 1) and found,
+            "task 1: data.left_response None must be 0 or 1; keep the task's data",
         ),
     ],
 )

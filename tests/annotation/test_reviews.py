@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from annotation_samples import review_of, world_tasks
 
-from flywheel_core.annotation.adjudication import is_split, tasks_to_adjudicate
+from flywheel_core.annotation.adjudication import has_consensus, is_split, tasks_to_adjudicate
 from flywheel_core.annotation.questions import (
     ALWAYS_ASKED,
     FALSE_REFUSAL,
@@ -208,6 +208,23 @@ def test_what_is_a_split(votes: tuple[int, ...], no_majority: bool, split: bool)
     assert is_split(votes, "no_majority") is no_majority
     assert is_split(votes, "split") is split
     assert not is_split(votes, "none")
+
+
+@pytest.mark.parametrize(
+    ("votes", "agreed"),
+    [
+        ((1, 1, 1), True),
+        ((0, 0, 0, 0), True),
+        ((1, 1, 0), False),
+        ((1, 1, TIE_VOTE), False),
+        ((TIE_VOTE,) * 3, False),
+        ((1, 1), False),
+        ((1,), False),
+        ((), False),
+    ],
+)
+def test_what_is_a_consensus(votes: tuple[int, ...], agreed: bool) -> None:
+    assert has_consensus(votes) is agreed
 
 
 def test_an_adjudicated_split_is_not_sent_again_and_decides_the_pair() -> None:

@@ -1,7 +1,7 @@
 """The logs of a large experiment, and both ways to read them, each in a process of its own.
 
-`python -m tests.bench.experiment_logs ours|pandas FOLDER` prints one line of JSON: seconds, peak
-memory in bytes, and the sums found, which must be the same.
+`python -m tests.bench.experiment_logs ours|pandas FOLDER` prints one line of JSON: wall and CPU
+seconds, peak memory in bytes, and the sums found, which must be the same.
 """
 
 import json
@@ -92,7 +92,8 @@ def read_with_pandas(folder: Path) -> dict[str, list[int]]:
     users = users[users["arms"] == 1][["first", "arm"]]
     del exposures, met
     columns = ["user_id", "at", "event_id", "sends"]
-    events = pd.read_parquet(folder / "events", columns=columns).drop_duplicates("event_id")
+    events = pd.read_parquet(folder / "events", columns=columns)
+    events = events.drop_duplicates(["user_id", "event_id"])
     events = events.merge(users, left_on="user_id", right_index=True)
     events = events[events["at"] >= events["first"] - pd.Timedelta(seconds=60)]
     start = pd.Timestamp(int(START), unit="us", tz="UTC")
@@ -125,5 +126,11 @@ if __name__ == "__main__":
     started_s = time.monotonic()
     sums = SIDES[sys.argv[1]](Path(sys.argv[2]))
     seconds = time.monotonic() - started_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "sums": sums}))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        "seconds": seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_bytes": used.ru_maxrss * 1024,
+        "sums": sums,
+    }
+    print(json.dumps(found))

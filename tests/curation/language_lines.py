@@ -242,3 +242,12 @@ LINES: list[tuple[str, str]] = [
     )
     for line in text.strip().splitlines()
 ]
+
+SHORT_TURNS = (
+    ("es", "no"), ("es", "ok"), ("es", "me"), ("es", "de"), ("es", "wow"), ("es", "hmm"),
+    ("es", "super"), ("en", "lol"), ("en", "hahaha"), ("en", "haha"), ("en", "nah"), ("en", "omg"),
+    ("en", "pizza?"), ("en", "boss"), ("hi", "ok"), ("hi", "lol"), ("hi", "wow"), ("hi-Latn", "ok"),
+    ("hi-Latn", "no"), ("hi-Latn", "hmm"), ("hi-Latn", "help"),
+    ("hi-Latn", "lol lol lol lol lol lol lol lol lol lol"),
+)  # fmt: skip
+"""Turns that could stand in a talk in any of the languages, with the language of such a talk."""

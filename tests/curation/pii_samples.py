@@ -107,6 +107,99 @@ def phone(rng: random.Random) -> str:
     )  # fmt: skip
 
 
+COUNTRY_CODES = {"34": 9, "44": 10, "49": 10, "33": 9, "91": 10, "1": 10, "52": 10, "351": 9}
+"""E.164 country codes with the digits of a national number there (ITU's list of plans)."""
+
+
+def dialled(rng: random.Random) -> str:
+    """An international number with the prefix one dials (E.123) instead of a plus."""
+    code, size = rng.choice(sorted(COUNTRY_CODES.items()))
+    national = digits(rng, size, "23456789")
+    if code == "1":  # North America: the exchange code starts from 2, too
+        national = national[:3] + digits(rng, 3, "23456789") + national[6:]
+    national = national[:-1] + rng.choice("123456789")
+    written = rng.choice(
+        [national, grouped(national, (3, 3, 4), " "), f"{national[:2]} {national[2:]}"]
+    )
+    return rng.choice(["00", "00 ", "011 "]) + code + rng.choice(["", " "]) + written
+
+
+SPANISH_CUES = (
+    "escribeme al", "escríbeme al", "llama al", "llámame al", "mi móvil es", "mi número es", "tlf",
+    "teléfono:", "contáctanos al", "whatsapp",
+)  # fmt: skip
+
+
+def spanish_phone(rng: random.Random) -> str:
+    """Plan Nacional de Numeración: nine digits; 6 and 7[1-4] mobile, 8[1-8] and 9[1-8] by place."""
+    head = rng.choice(["6" + digits(rng, 1), "7" + digits(rng, 1, "1234"),
+                       rng.choice("89") + digits(rng, 1, "12345678")])  # fmt: skip
+    number = head + digits(rng, 6) + rng.choice("123456789")
+    asked = rng.choice(SPANISH_CUES)
+    written = [grouped(number, (3, 3, 3), " "), grouped(number, (3, 2, 2, 2), rng.choice(" .-"))]
+    if head[0] in "89":
+        written.append(grouped(number, (2, 3, 2, 2), " "))
+    return rng.choice([*written, f"{asked} {number}", f"{asked} {rng.choice(written)}"])
+
+
+def french_phone(rng: random.Random) -> str:
+    """ARCEP's plan: 0, then 1 to 5 by place, 6 and 7 mobile, 9; said and written in pairs."""
+    number = "0" + digits(rng, 1, "1234567") + digits(rng, 7) + rng.choice("123456789")
+    pairs = grouped(number, (2,) * 5, rng.choice(" .-"))
+    return rng.choice([pairs, pairs, f"appelle-moi au {number}"])
+
+
+def british_phone(rng: random.Random) -> str:
+    """Ofcom's numbers for drama."""
+    last = rng.choice("123456789")
+    return rng.choice([f"07700 9001{digits(rng, 1)}{last}", f"020 7946 0{digits(rng, 2)}{last}",
+                       f"0114 496 0{digits(rng, 2)}{last}"])  # fmt: skip
+
+
+def any_phone(rng: random.Random) -> str:
+    return rng.choice([phone, phone, dialled, spanish_phone, french_phone, british_phone])(rng)
+
+
+SECRET_PARAMETERS = (
+    "access_token", "refresh_token", "client_secret", "password",  # RFC 6749, appendix A
+    "client_assertion", "assertion",  # RFC 7521 and 7523
+    "code_verifier",  # RFC 7636
+    "id_token", "id_token_hint",  # OpenID Connect Core and RP-Initiated Logout
+    "X-Amz-Signature", "X-Amz-Security-Token", "sig",  # signed URLs: AWS, Azure
+    "PHPSESSID", "JSESSIONID", "jsessionid", "sid",  # servers' sessions
+)  # fmt: skip
+SERVICE_PARAMETERS = ("reset token", "user token", "oauth2 token", "api key", "auth key",
+                      "login token", "magic link token", "api key 2", "session id")  # fmt: skip
+CODE_PARAMETERS = ("code", "device_code", "auth code")
+"""RFC 6749 §4.1.2 and RFC 8628: opaque, and too long to guess (RFC 6749 §10.10)."""
+
+
+def named(words: str, rng: random.Random) -> str:
+    """The words in a style that services write parameters in."""
+    first, *others = words.split(" ")
+    camel = first + "".join(word.capitalize() for word in others)
+    return rng.choice(["_".join([first, *others]), "-".join([first, *others]), camel])
+
+
+def secret_url(rng: random.Random) -> str:
+    """A URL with one parameter that is a secret by the documents above."""
+    value = "".join(rng.choices(string.ascii_letters + string.digits + "-_", k=24))
+    name = rng.choice([*SECRET_PARAMETERS, *SERVICE_PARAMETERS, *CODE_PARAMETERS])
+    if name in CODE_PARAMETERS:
+        value = rng.choice(["", "4/0A"]) + value
+    parameter = f"{named(name, rng)}={value}"
+    return rng.choice(
+        [
+            f"https://x.example/cb?{parameter}", f"https://x.example/cb?state=xyz&{parameter}",
+            f"https://x.example/cb?{parameter}&scope=email", f"https://x.example/cb#{parameter}",
+        ]
+    )  # fmt: skip
+
+
+def any_token_url(rng: random.Random) -> str:
+    return rng.choice([token_url, secret_url])(rng)
+
+
 def ipv4(rng: random.Random) -> str:
     return ".".join(str(rng.randint(1, 254)) for _ in range(4)).replace("127.", "128.", 1)
 
@@ -134,9 +227,9 @@ def token_url(rng: random.Random) -> str:
 
 
 MAKERS: dict[str, Maker] = {
-    "email": email, "phone": phone, "card": card, "iban": iban_number, "ssn": ssn,
+    "email": email, "phone": any_phone, "card": card, "iban": iban_number, "ssn": ssn,
     "aadhaar": aadhaar, "pan": pan, "dni": dni_number, "nie": nie_number,
-    "token_url": token_url, "ipv4": ipv4, "ipv6": ipv6,
+    "token_url": any_token_url, "ipv4": ipv4, "ipv6": ipv6,
 }  # fmt: skip
 
 
@@ -170,6 +263,13 @@ def near_miss(rng: random.Random) -> str:
             "http://localhost:8080/a", "127.0.0.1", "std::cout", "12::30", "AC/DC 2001",
             "GB12 is a postcode area", f"{letters(rng, 5)}{digits(rng, 3)}", "abcde1234f",
             "meet @ 5.30", "me@home", "24/7", "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
+            "https://shop.example/?code=SAVE20", "https://x.example/?promoCode=SUMMER2024",
+            "https://x.example/?countryCode=ES", f"https://x.example/?zipcode={digits(rng, 5)}",
+            "https://x.example/?keyword=flowers", "https://x.example/?monkey=george",
+            "https://x.example/cb?token_type=bearer", "https://x.example/?tokenizer=llama3",
+            f"{digits(rng, 9, '6789')} people", f"9{grouped(digits(rng, 8), (2, 3, 3), ' ')} euros",
+            "01 02 03 04 05", f"0{digits(rng, 1)} {digits(rng, 2)} {digits(rng, 2)}", "0034", "007",
+            f"000{digits(rng, 8)}", f"order {digits(rng, 9, '6789')}", "00 12 34",
             "00:1A:2B:3C:4D:5E", "token=", "https://x.example/?token=", "x-1234",
         ]
     )  # fmt: skip

@@ -12,6 +12,7 @@ from curation_samples import broken_caps, table_one_excess, traffic_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flywheel_core.curation import counts
 from flywheel_core.curation.constraints import (
     STRATUM_TOLERANCE,
     TableOne,
@@ -30,7 +31,7 @@ from flywheel_core.curation.counts import (
     smallest_relaxation,
 )
 from flywheel_core.curation.strata import Measures, cells_of, row_strata
-from flywheel_core.errors import InputDataError
+from flywheel_core.errors import InputDataError, SolverGaveUp
 
 
 @settings(max_examples=40, deadline=None)
@@ -345,3 +346,23 @@ def test_relaxations_are_rounded_up_to_a_tenth_of_a_percent() -> None:
     assert [round_up(share) for share in (0.0, 1 / 33 - 0.03, 0.002, 0.0021)] == [
         0.0, 0.001, 0.002, 0.003,
     ]  # fmt: skip
+
+
+def test_a_solver_that_gives_up_says_so_and_names_no_clash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six strata of twelve cells, which take a few nodes of branch and bound; then none."""
+    rng = random.Random(0)
+    sizes = [rng.randint(1, 40) for _ in range(12)]
+    limits = []
+    for number in range(6):
+        inside = tuple(cell for cell in range(12) if rng.random() < 0.5)
+        share = sum(sizes[cell] for cell in inside) / sum(sizes)
+        limits.append(Limit(f"l{number}", inside, low=share - 0.003, high=share + 0.003))
+    found = largest_counts(sizes, limits)
+    assert found is not None
+    assert sum(found.counts) > 0
+    monkeypatch.setattr(counts, "NODES_MAX", 0)
+    for ask in (largest_counts, clash):
+        with pytest.raises(SolverGaveUp, match="within 0 nodes, and no proof that there is none"):
+            ask(sizes, limits)
+    impossible = [Limit("low", (0,), low=0.6), Limit("high", (0,), high=0.5)]
+    assert clash([10, 10], impossible) == ("low", "high")

@@ -1,11 +1,14 @@
 """Phase I: what is private or unsafe goes, near misses stay, and doubt rejects."""
 
+import threading
 from typing import Any
 
 import pytest
 from curation_samples import traffic_rows
 
-from flywheel_core.curation.filters import PRIVACY_RULES, RuleSafetyClassifier, filter_rows
+from flywheel_core.curation.config import NamesConfig
+from flywheel_core.curation.filters import RuleSafetyClassifier, filter_rows, told
+from flywheel_core.curation.privacy import scan
 
 PRIVATE = {
     "email": ["write to jane.doe+chat@mail.example.co.uk please", "a@b.io"],
@@ -47,12 +50,12 @@ HARMLESS = [
     ("rule", "text"), [(rule, text) for rule, texts in PRIVATE.items() for text in texts]
 )
 def test_private_text_is_caught_by_its_rule(rule: str, text: str) -> None:
-    assert PRIVACY_RULES[rule](text)
+    assert scan(text)[rule]
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_near_misses_are_not_private(text: str) -> None:
-    assert [rule for rule, holds in PRIVACY_RULES.items() if holds(text)] == []
+    assert not scan(text)
 
 
 def test_every_turn_and_the_response_are_looked_at() -> None:
@@ -106,6 +109,51 @@ def test_names_are_looked_for_only_with_a_finder_and_doubt_rejects(
 ) -> None:
     assert filter_rows(traffic_rows(3), RuleSafetyClassifier(), Names(answer)).rejected == rejected
     assert not filter_rows(traffic_rows(3), RuleSafetyClassifier()).rejected
+
+
+@pytest.mark.parametrize(("answer", "cause"), [("raise", "raised"), (None, "nonsense")])
+def test_why_the_name_finder_gave_no_answer_is_counted(answer: Any, cause: str) -> None:
+    counts = filter_rows(traffic_rows(3), RuleSafetyClassifier(), Names(answer)).counts()
+    assert told(counts)["privacy"]["name_finder_failures"] == {cause: 3}
+
+
+class Hangs:
+    """A name finder that never answers about one row."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def count_names(self, text: str) -> int:
+        if "hang" in text:
+            self.released.wait()
+        return 0
+
+
+def test_a_name_finder_that_hangs_rejects_its_row_and_no_other() -> None:
+    rows = traffic_rows(3)
+    rows[1]["response"] = "hang"
+    finder = Hangs()
+    config = NamesConfig(timeout_s=0.2)
+    filtered = filter_rows(rows, RuleSafetyClassifier(), finder, names_config=config)
+    finder.released.set()
+    assert filtered.kept == [0, 2]
+    assert filtered.rejected == {"privacy_name_finder_failed": 1}
+    assert filtered.name_failures == {"timed_out": 1}
+
+
+def test_rows_in_a_language_the_name_finder_does_not_read_are_counted_as_not_checked() -> None:
+    rows = traffic_rows(5)
+    for row, language in zip(rows, ("en", "en-GB", "es", None, "hi"), strict=True):
+        row["language"] = language
+    rows[4]["response"] = "jane@example.com"
+    filtered = filter_rows(rows, RuleSafetyClassifier(), Names(0))
+    assert filtered.kept == [0, 1, 2, 3]
+    shown = told(filtered.counts())["privacy"]["rows_not_checked_for_names_by_language"]
+    assert shown == {"es": 1, "unknown": 1}
+    found = filter_rows(rows, RuleSafetyClassifier(), Names(1))
+    assert found.rejected["privacy_name"] == 4
+    assert not found.names_not_checked
+    assert not filter_rows(rows, RuleSafetyClassifier()).names_not_checked
 
 
 class Odd:

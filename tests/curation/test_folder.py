@@ -1,6 +1,8 @@
 """`flywheel ingest --out` and `flywheel curate`: by themselves, from a file to prompt sets."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,11 @@ import yaml
 from curation_samples import traffic_rows
 from typer.testing import CliRunner, Result
 
+from flywheel_core import stages
 from flywheel_core.cli import app
+from flywheel_core.curation.folder import summary
+from flywheel_core.engines import pool
+from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import add_users
 from flywheel_core.recipe import RECIPE_FOLDER
 from flywheel_core.records import PROMPTS, SPLITS, TRAFFIC, read_table
@@ -88,6 +94,17 @@ def test_a_file_becomes_days_and_days_become_prompt_sets(tmp_path: Path) -> None
     assert "read 1599 → after_erasure 1599 → filtered 1598" in shown.stdout.replace("\n", " ")
 
 
+def test_a_day_that_is_there_twice_is_counted_once(tmp_path: Path) -> None:
+    days, recipe = tmp_path / "days", write_recipe(tmp_path, 30)
+    assert run("ingest", write_rows(tmp_path), "--out", days).exit_code == 0
+    shutil.copy(days / "2026-01-06.parquet", days / "2026-01-07.parquet")
+    arguments = ("curate", "--in", days, "-r", recipe, "--production", "production")
+    done = run(*arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "800 of a row id that came before" in done.stdout.replace("\n", " ")
+    assert json.loads((tmp_path / "out/report.json").read_text())["duplicates"]["row_id"] == 800
+
+
 def test_what_was_set_aside_is_told_to_a_person(tmp_path: Path) -> None:
     done = run("ingest", write_rows(tmp_path, 20), "--out", tmp_path / "days")
     assert "40 rows read, 39 accepted, 1 quarantined" in done.stdout
@@ -102,6 +119,17 @@ def test_contract_is_still_a_name_of_the_format(tmp_path: Path) -> None:
         assert run("ingest", rows, "--format", name, "--out", out).exit_code == 0
     one, other = ((out / "2026-01-05.parquet").read_bytes() for out in outputs)
     assert one == other
+
+
+def test_the_report_says_whose_erasure_list_was_applied(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "home" / "store"))
+    add_users(store, "other", ["u5", "u6"], by="x", reason="y")
+    rows = write_rows(tmp_path, 20)
+    ours = run("ingest", rows, "--out", tmp_path / "one")
+    assert "erasure list applied: of flywheel 'tiny', 0 users" in ours.stdout
+    theirs = run("ingest", rows, "--out", tmp_path / "two", "--flywheel", "other", "--json")
+    said = json.loads(theirs.stdout)
+    assert (said["erasures_of"], said["users_erased"]) == ("other", 2)
 
 
 def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
@@ -122,8 +150,55 @@ def test_erased_users_are_left_out_of_both(tmp_path: Path) -> None:
     assert "u5" not in read_table(out / "prompts.parquet", PROMPTS)["user_id"].to_pylist()
 
 
+def test_a_finished_folder_is_found_done_only_by_the_same_code_and_embedder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, recipe = write_rows(tmp_path, 200), write_recipe(tmp_path, 6)
+    days, out = tmp_path / "days", tmp_path / "out"
+    assert run("ingest", rows, "--out", days).exit_code == 0
+    arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
+    assert run(*arguments).exit_code == 0
+    assert run(*arguments).exit_code == 0
+    complaint = "holds what was made from other inputs or under another configuration"
+    with monkeypatch.context() as other_weights:
+        other_weights.setattr(pool, "HashEmbedder", lambda: HashEmbedder(dimension=32))
+        assert complaint in run(*arguments).stderr.replace("\n", " ")
+    newer = replace(stages.stage_named("curate"), version=1000)
+    monkeypatch.setitem(stages.STAGES, "curate", newer)
+    assert complaint in run(*arguments).stderr.replace("\n", " ")
+
+
+def test_the_text_says_how_to_undo_the_linter_and_who_was_not_checked_for_names(
+    tmp_path: Path,
+) -> None:
+    rows = write_rows(tmp_path, 200)
+    recipe = write_recipe(tmp_path, 6, lint=["emoji_carry_over"])
+    days, out = tmp_path / "days", tmp_path / "out"
+    assert run("ingest", rows, "--out", days).exit_code == 0
+    arguments = ("curate", "--in", days, "--out", out, "-r", recipe, "--production", "production")
+    told = json.loads(run(*arguments, "--json").stdout)
+    assert "lint.parquet: its edits; curation.lint_tables.restored undoes them" in summary(told)
+    assert told["privacy"]["rows_not_checked_for_names_by_language"] == {}
+    told["privacy"]["rows_not_checked_for_names_by_language"] = {"es": 3}
+    assert "not checked for names: 3 rows in es" in summary(told)
+
+
+def test_a_folder_with_somebody_elses_files_is_not_filled(tmp_path: Path) -> None:
+    """`curate` would take a foreign table for a day of this file."""
+    rows, days = write_rows(tmp_path, 20), tmp_path / "days"
+    days.mkdir()
+    (days / "foreign.parquet").write_bytes(b"PAR1")
+    (days / ".tmp-of-a-run-that-broke-off").write_bytes(b"")
+    done = run("ingest", rows, "--out", days)
+    assert done.exit_code == 1
+    assert "already holds 'foreign.parquet' and 0 more" in done.stderr.replace("\n", " ")
+    assert list(days.glob("*.parquet")) == [days / "foreign.parquet"]
+    (days / "foreign.parquet").unlink()
+    assert run("ingest", rows, "--out", days).exit_code == 0
+
+
 def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path) -> None:
-    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 5)
+    rows, recipe = write_rows(tmp_path, 400), write_recipe(tmp_path, 6)
     days, out, empty = tmp_path / "days", tmp_path / "out", tmp_path / "empty"
     empty.mkdir()
     assert run("ingest", rows, "--out", days).exit_code == 0

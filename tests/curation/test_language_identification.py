@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from curation_samples import traffic_rows
-from language_lines import LINES
+from language_lines import LINES, SHORT_TURNS
 
 from flywheel_core.curation.labels import jobs_of, languages_of
-from flywheel_core.curation.language import identify
+from flywheel_core.curation.language import identify, says_enough
 from flywheel_core.engines.base import Messages
 
 CODES = ("en", "es", "hi", "hi-Latn")
@@ -61,6 +61,49 @@ def test_a_logged_language_stays_and_a_missing_one_is_found() -> None:
     assert labelled.values == ["hi-Latn", "pt", None]
     assert labelled.counts == {"found": 1, "logged": 1, "none": 1}
     assert rows[0]["language"] is None
+
+
+def test_a_short_turn_does_not_outweigh_the_logs_label_and_is_counted() -> None:
+    rows = traffic_rows(len(SHORT_TURNS))
+    for row, (language, text) in zip(rows, SHORT_TURNS, strict=True):
+        row["language"] = language
+        row["messages"] = [row["messages"][0], {"role": "user", "content": text}]
+    assert sum(identify(text) != language for language, text in SHORT_TURNS) > 15
+    labelled = languages_of(rows)
+    assert labelled.values == [language for language, _ in SHORT_TURNS]
+    assert not labelled.changed
+    assert labelled.counts == {"undecided": len(SHORT_TURNS)}
+
+
+def test_the_whole_talk_is_identified_and_not_its_last_turn() -> None:
+    rows = traffic_rows(2, language="en")
+    for row, last in zip(rows, ("ok thank you", "lol"), strict=True):
+        row["messages"] = [
+            row["messages"][0],
+            {"role": "user", "content": "hola, ¿qué tal estás hoy?"},
+            {"role": "assistant", "content": "I am fine, and how are you? What would you like?"},
+            {"role": "user", "content": "cuéntame algo de tu vida, por favor"},
+            {"role": "assistant", "content": "What would you like to know about me?"},
+            {"role": "user", "content": last},
+        ]
+    labelled = languages_of(rows)
+    assert labelled.values == ["es", "es"]
+    assert labelled.changed == {"en → es": 2}
+
+
+def test_from_how_many_letters_on_everyday_words_are_right() -> None:
+    """On every run of words of the hand-written lines; see `LETTERS_MIN`."""
+    runs = {
+        (language, " ".join(words[first:stop]))
+        for language, words in ((language, line.split()) for language, line in LINES)
+        for first in range(len(words))
+        for stop in range(first + 1, len(words) + 1)
+    }
+    decided = [(language, text) for language, text in runs if says_enough(text)]
+    wrong = [(language, text) for language, text in decided if identify(text) != language]
+    print(f"\n{len(decided)} of {len(runs)} runs of words outweigh a label: {len(wrong)} wrongly")
+    assert len(decided) > 1500
+    assert len(wrong) <= 0.002 * len(decided)
 
 
 class Jobs:

@@ -1,5 +1,6 @@
 """The linter: each rule by example, counts before and after, and every row restored exactly."""
 
+import time
 from typing import Any
 
 import pytest
@@ -51,6 +52,27 @@ def test_each_rule_by_example(rule: str, text: str, cleaned: str) -> None:
     assert apply(text, edits) == cleaned
     assert undo(cleaned, edits) == text
     assert [edit for edit in RULES[rule](cleaned) if edit.removed != edit.inserted] == []
+
+
+HOSTILE = (
+    "\n", " ", "\t", "\n ", " \n", "- ", "\n- ", "\n1. ", "1", "*", "* ", "a*", "**", "`", "```\n",
+    "#", "lol ", "omg! ", "! ", ".", "aaaaaaaa. ", "😂", " 😂", "\ufe0f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_time_grows_with_the_length_and_not_with_its_square(unit: str) -> None:
+    """A hostile text against an eighth of it: 8 times is linear, 64 quadratic."""
+
+    def cpu_s(size: int) -> float:
+        text = (unit * size)[:size]
+        start = time.process_time()
+        for rule in RULES.values():
+            apply(text, list(rule(text)))
+        return time.process_time() - start
+
+    small = max(min(cpu_s(4_000) for _ in range(3)), 0.001)
+    assert min(cpu_s(32_000) for _ in range(2)) / small < 28
 
 
 def talk(earlier: str, asked: str, response: str) -> dict[str, Any]:

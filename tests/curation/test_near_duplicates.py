@@ -173,8 +173,15 @@ def test_200_planted_near_duplicates_in_real_text() -> None:
     assert len(gone - set(planted)) < 20
 
 
-def test_a_short_conversation_is_nobodys_copy_and_the_system_turn_does_not_count() -> None:
-    assert near_duplicates([row("hi"), row("hi"), row("")], range(3)).members == {}
+def test_short_conversations_of_equal_words_are_grouped_and_are_nobodys_copies() -> None:
+    texts = ["hi", "Hi!!", "", "...", "hi hi", "what is 7 plus two", "What is 7 plus two?",
+             "what is 8 plus two", "plus two what is 7"]  # fmt: skip
+    groups = near_duplicates([row(text) for text in texts], range(len(texts)))
+    assert groups.members == {0: (0, 1), 5: (5, 6)}
+    assert copies([row(text) for text in texts], groups, dict.fromkeys(range(9), 0)) == frozenset()
+
+
+def test_the_system_turn_does_not_count() -> None:
     long = {"role": "system", "content": " ".join(f"s{number}" for number in range(200))}
     rows = traffic_rows(2)
     for number, one in enumerate(rows):
@@ -204,7 +211,7 @@ def test_shingles_are_the_distinct_runs_in_order() -> None:
     words = "a b c a b c a b c d"
     texts = [words, "too few words", " ".join(reversed(words.split())), words.upper() + "!"]
     sets = shingles([{"role": "user", "content": text}] for text in texts)
-    assert [len(sets[number]) for number in range(4)] == [4, 0, 4, 4]
+    assert [len(sets[number]) for number in range(4)] == [4, 1, 4, 4]
     assert jaccard(sets[0], sets[2]) == 0.0
     assert np.array_equal(sets[0], sets[3])
     assert all(np.array_equal(np.unique(sets[number]), sets[number]) for number in range(4))

@@ -88,6 +88,21 @@ def test_files_and_memory_give_the_same_prompts_and_counts(tmp_path: Path) -> No
     assert found.report["distinct"] == 1200 - 30 - 50
 
 
+def test_a_row_id_of_an_earlier_file_is_set_aside_and_counted(tmp_path: Path) -> None:
+    rows = week(600)
+    again = [{**row, "day": DAYS[1]} for row in rows if row["day"] == DAYS[0]][40:90]
+    for number, row in enumerate(again):
+        row["messages"] = [row["messages"][0], {"role": "user", "content": f"Reworded {number}"}]
+    alone = from_files(rows, section(30), tmp_path / "alone")
+    found = from_files(rows + again, section(30), tmp_path / "again")
+    assert found.report["repeated_row_ids"] == 50
+    assert "repeated_row_ids" not in alone.report
+    assert found.report["distinct"] == alone.report["distinct"]
+    ids = [one["prompt_id"] for one in found.prompts]
+    assert len(ids) == len(set(ids))
+    assert not [one for one in found.prompts if one["messages"][-1]["content"].startswith("Rew")]
+
+
 def test_near_duplicates_are_the_same_in_files_and_in_memory(tmp_path: Path) -> None:
     rows = week(400)
     for number, row in enumerate(rows[:300]):

@@ -120,6 +120,30 @@ def test_other_scripts_and_invisible_characters_hide_nothing(text: str, rule: st
     assert scan(text)[rule] == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("https://x.example/r?resetToken=AbC123def456", "token_url"),
+        ("https://x.example/r?userToken=AbC123def456", "token_url"),
+        ("https://x.example/r?oauth2_token=AbC123def456", "token_url"),
+        ("https://x.example/cb?code=4/0AX4XfWhabcdefgh&scope=email", "token_url"),
+        ("https://x.example/cb?state=xyz&code=SplxlOBeZQQYbYS6WxSbIA", "token_url"),
+        ("escribeme al 612345678", "phone"),
+        ("llama al 912 345 678", "phone"),
+        ("0034 612 345 678", "phone"),
+        ("0044 20 7946 0958", "phone"),
+        ("06 12 34 56 78", "phone"),
+        ("https://shop.example/?code=SAVE20", ""),
+        ("https://x.example/?monkey=abcdef", ""),
+        ("912 345 678 habitantes", ""),
+        ("01 02 03 04 05", ""),
+        ("612345678", ""),
+    ],
+)
+def test_secret_parameters_and_numbers_as_europeans_write_them(text: str, rule: str) -> None:
+    assert set(scan(text)) == ({rule} if rule else set())
+
+
 def test_a_part_of_a_longer_number_is_no_identifier() -> None:
     for text in ("1234 2345 6789 0124", "2345 6789 0124 99", "23456789012401", "1.2.3.4.5"):
         assert not scan(text), text
@@ -128,7 +152,8 @@ def test_a_part_of_a_longer_number_is_no_identifier() -> None:
 HOSTILE = (
     "1", "a", "1 ", "1.", "1-", "@", "a@", "@a.", "a.", "://", "://a:", "?token=", "aa11 ", "+1 ",
     "(", "2001:", "aaaaa1111", "=eyJ", "4111 1111 1111 1111 ", "x1234567", "é1", "１", " ", "1,",
-    "12 Main ", "Calle ", "call me ", "order number ", "\ud800", "\x00", "\u0301\u0316",
+    "12 Main ", "Calle ", "call me ", "order number ", "?resetToken=aB1", "00 1", "01 ",
+    "\ud800", "\x00", "\u0301\u0316",
 )  # fmt: skip
 
 

@@ -166,6 +166,22 @@ def test_near_duplicates_stay_on_one_side_and_evaluation_keeps_its_own() -> None
     assert apart.by_split["gate"] == plain.by_split["gate"]
 
 
+def test_short_prompts_of_equal_words_stay_on_one_side_and_are_counted_in_the_proof() -> None:
+    rows = traffic_rows(600)
+    for number, row in enumerate(rows):
+        text = f"what is {number // 2} plus two" + "?" * (number % 2)
+        row["messages"] = [row["messages"][0], {"role": "user", "content": text}]
+    plain = shared_between_sides(rows, [assign(rows, range(600), SIZES)], near(rows))
+    assert plain["training_and_evaluation"]["near_duplicates"] > 20
+    assert plain["training_and_evaluation"]["prompts"] == 0
+    sides = Sides(rows, near_duplicates(rows, range(600)))
+    apart = assign(rows, range(600), SIZES, sides=sides)
+    assert apart.left_out["near_duplicate"] > 0
+    told = shared_between_sides(rows, [apart], near(rows))
+    assert {told[sides]["near_duplicates"] for sides in told} == {0}
+    assert apart.by_split["gate"] == assign(rows, range(600), SIZES).by_split["gate"]
+
+
 def test_the_proof_is_counted_anew_and_finds_what_is_shared() -> None:
     rows = with_copies(8)
     rows[4]["conversation_id"] = rows[6]["conversation_id"] = "c"

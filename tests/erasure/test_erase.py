@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from erasure_samples import DAYS, ERASED, Sample, write_traffic
+from erasure_samples import DAYS, ERASED, Sample, row, write_traffic
 from typer.testing import CliRunner
 
+from flywheel_core.annotation.exchange import batch_folder
 from flywheel_core.artifacts import (
     ArtifactRef,
     Attempt,
@@ -26,6 +28,7 @@ from flywheel_core.ingest.ingest import ingest
 from flywheel_core.jobs.base import execute
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.pointers import Pointer
+from flywheel_core.recipe import parse_recipe
 from flywheel_core.records import TRAFFIC, read_table
 from flywheel_core.store import LocalStore, MemoryStore, Store
 
@@ -302,10 +305,90 @@ def test_the_command_line_shows_counts_and_no_identifier(
         assert complaint in refused.stderr
 
 
+def ask_people(sample: Sample) -> Path:
+    """From now on people label, through a folder."""
+    recipe = sample.recipe.model_dump(mode="json")
+    recipe["annotation"]["source"] = "files"
+    recipe["execution"]["annotation_exchange"] = str(sample.folder / "exchange")
+    sample.recipe = parse_recipe(recipe, "of the tests")
+    return sample.folder / "exchange"
+
+
+def put_tasks(exchange: Path, plan: PinnedPlan) -> Path:
+    """Tasks for people, as the stage puts them."""
+    folder = batch_folder(exchange, plan.stage("annotate").ref)
+    (folder / "static").mkdir(parents=True)
+    (folder / "static" / "tasks.jsonl").write_text(json.dumps(row(0, ERASED, DAYS[0])))
+    return folder
+
+
+def test_a_retired_batchs_exchange_is_removed_and_named(sample: Sample) -> None:
+    exchange = ask_people(sample)
+    done = put_tasks(exchange, sample.climb("done"))
+    report = run(sample)
+    assert [(one.folder, one.removed) for one in report.exchanges] == [(str(done), True)]
+    assert not done.exists()
+    assert f"removed annotation exchange {done}" in report.summary()
+    kept = put_tasks(exchange, sample.climb("fresh", until="curate"))
+    again = run(sample)
+    assert [(one.folder, one.removed) for one in again.exchanges] == [(str(done), False)]
+    assert f"remove annotation exchange {done} where it is mounted" in again.summary()
+    assert kept.is_dir(), "a batch without the user stays"
+
+
+def test_the_exchange_of_a_stopped_plan_is_removed_though_nothing_was_committed(
+    sample: Sample,
+) -> None:
+    exchange = ask_people(sample)
+    begun = put_tasks(exchange, sample.climb("begun", until="curate"))
+    report = run(sample)
+    assert report.stopped_plans == ("begun",)
+    assert [one.removed for one in report.exchanges] == [True]
+    assert not begun.exists()
+
+
+def test_an_exchange_that_cannot_be_removed_is_not_passed_over(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flywheel_core.erasure import exchanges
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError
+
+    folder = put_tasks(ask_people(sample), sample.climb("done"))
+    monkeypatch.setattr(exchanges, "shutil", SimpleNamespace(rmtree=refuse))
+    report = erase(sample.store, "test", [ERASED], by="dpo", reason="asked for")
+    assert report.unchecked == (f"{folder}: PermissionError; remove it by hand",)
+    assert not report.exchanges[0].removed
+
+
+def test_users_that_are_in_nothing_are_counted(sample: Sample) -> None:
+    sample.climb("first", until="curate")
+    unknown = [f"{ERASED} ", "nobody-known"]
+    report = erase(sample.store, "test", [ERASED, *unknown], by="dpo", reason="asked for")
+    assert report.users_not_found == report.to_json()["users_not_found"] == 2
+    assert "2 of 3 users given were found in no artifact and no day" in report.summary()
+    assert not any(one in report.summary() for one in unknown)
+    again = erase(sample.store, "test", ["user3", "user5"], by="dpo", reason="asked for")
+    assert again.users_not_found == 0
+    assert "found in no artifact" not in again.summary()
+
+
+def test_a_user_who_is_only_in_a_quarantine_is_found(sample: Sample) -> None:
+    broken = {**row(901, "only-set-aside", DAYS[1]), "depth": -1}
+    path = sample.folder / "broken.jsonl"
+    path.write_text("\n".join(json.dumps(one) for one in (row(902, "user1", "2026-01-07"), broken)))
+    ingest(path, "flywheel", sample.store, "test")
+    report = erase(sample.store, "test", ["only-set-aside"], by="dpo", reason="asked for")
+    assert report.users_not_found == 0
+
+
 def test_user_ids_are_read_one_a_line(tmp_path: Path) -> None:
     path = tmp_path / "ids"
     path.write_text("a\n\n  b  \nc\n")
     assert read_user_ids(path) == ["a", "b", "c"]
+    path.write_text("a\nb\n", encoding="utf-8-sig")
+    assert read_user_ids(path) == ["a", "b"], "a byte order mark is no part of the first id"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputDataError, match="UTF-8 text file with one user id a line"):
         read_user_ids(path)

@@ -154,17 +154,17 @@ def reference(logs: Logs, through_day: int, max_sends_per_day: int = 1000) -> Re
         if FIRST <= row["exposed_at"] < end:
             met[row["user_id"]].append(row)
     both = {user for user, rows in met.items() if len({row["arm"] for row in rows}) > 1}
-    seen: set[int] = set()
+    seen: set[tuple[str, int]] = set()
     sends: dict[str, dict[datetime.date, int]] = defaultdict(lambda: defaultdict(int))
     reports: dict[str, int] = defaultdict(int)
     for row in logs.events:
         user = row["user_id"]
-        if user not in met or row["at"] >= end or row["event_id"] in seen:
+        if user not in met or row["at"] >= end or (user, row["event_id"]) in seen:
             continue
         first = min(one["exposed_at"] for one in met[user])
         if row["at"] < first - skew:
             continue
-        seen.add(row["event_id"])
+        seen.add((user, row["event_id"]))
         sends[user][max(row["at"], first).date()] += row["sends"]
         reports[user] += row["reports"]
     bots = {

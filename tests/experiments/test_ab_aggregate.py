@@ -1,5 +1,6 @@
 """The aggregation against a loop over rows: the same integers, however it is cut up."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,34 @@ def test_spilled_partitions_give_the_same_integers(
     found = aggregate(*opened, partition_rows=partition_rows, scratch=tmp_path)
     assert same(found, whole)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_ids_that_each_user_counts_for_itself(text: bool, tmp_path: Path) -> None:
+    """Ids 1, 2, 3 ... in every user, duplicates within a user: the same sums in 1 or 40 parts."""
+    logs = clean_logs(400)
+    counted: Counter[str] = Counter()
+    for row in logs.events:
+        counted[row["user_id"]] += 1
+        row["event_id"] = counted[row["user_id"]]
+    expected = reference(logs, 6)
+    logs.events += [dict(row) for row in logs.events[::50]]
+    folders = logs.write(tmp_path / "logs")
+    if text:
+        for path in folders[1].iterdir():
+            table = pq.read_table(path)
+            names = table.column("event_id").cast(pa.string())
+            pq.write_table(table.set_column(2, "event_id", names), path)
+    opened = open_log("exposures", folders[0]), open_log("events", folders[1], ["reports"])
+    window = window_of(*opened, CONFIG)
+    sums = aggregate(*opened, window)
+    for place, arm in enumerate(("control", "test")):
+        vectors = np.array(list(expected.vectors[arm].values()), dtype=object)
+        assert (sums.moments[Cell(6, place)] == vectors.T @ vectors).all()
+    assert sums.counts["events_duplicate", -1, -1] == len(range(0, sum(counted.values()), 50))
+    for partition_rows in (1000, 300, 40):
+        found = aggregate(*opened, window, partition_rows=partition_rows, scratch=tmp_path)
+        assert same(found, sums)
 
 
 def test_an_executor_gives_the_same_integers(opened: tuple, whole: Sums, tmp_path: Path) -> None:

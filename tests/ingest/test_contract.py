@@ -58,6 +58,22 @@ def test_a_nullable_field_may_be_left_out() -> None:
         ({"conversation_id": "x" * 201}, "conversation_id: longer"),
         ({"user_id": 7}, "user_id"),
         ({"locale": " "}, "locale"),
+        ({"language": "jane@example.com"}, "language: not a BCP 47 tag"),
+        ({"language": "English"}, "language: not a BCP 47 tag"),
+        ({"language": "en-x-janedoe"}, "language: not a BCP 47 tag"),
+        ({"language": "US"}, "language: not a BCP 47 tag"),
+        ({"jtbd": "mail jane@example.com"}, "jtbd: not a label"),
+        ({"jtbd": "x" * 65}, "jtbd: not a label"),
+        ({"jtbd": "a\nb"}, "jtbd: not a label"),
+        ({"jtbd": "call 555 234 5678"}, r"jtbd: reads as personal data \(phone\)"),
+        ({"row_id": "jane@example.com-1"}, r"row_id: reads as personal data \(email\)"),
+        ({"conversation_id": "wa-+34 612 345 678"}, r"conversation_id: .*\(phone\)"),
+        ({"user_id": "jane@example.com"}, r"user_id: reads as personal data \(email\)"),
+        ({"character_id": "4111 1111 1111 1111"}, r"character_id: .*\(card\)"),
+        ({"user_id": "u1 "}, "user_id: begins or ends in whitespace"),
+        ({"user_id": "\ufeffu1"}, "user_id: begins or ends .* does not print"),
+        ({"row_id": "r\n1"}, "row_id: begins or ends"),
+        ({"model_digest": "jane@example.com"}, r"model_digest: .*\(email\)"),
         ({"turn_index": -1}, "turn_index"),
         ({"turn_index": 1.0}, "turn_index"),
         ({"turn_index": True}, "turn_index"),
@@ -89,6 +105,24 @@ def test_a_nullable_field_may_be_left_out() -> None:
 def test_each_fault_has_its_reason(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(RowFault, match=reason):
         check_row(traffic_row(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jtbd": "Role-playing \u2013 Romantic"},
+        {"jtbd": "Image-gen"},
+        {"jtbd": "info_seeking/travel & food (2)"},
+        {"jtbd": "\u0938\u0932\u093e\u0939"},
+        *({"language": tag} for tag in ("en", "hi-Latn", "es-419", "zh-Hant-TW", "und", "fil")),
+        {"user_id": "t_d004c097-424d-45d4-8f91-833d85c2da31"},
+        {"user_id": "0a4012888888881881" + "7" * 22},
+        {"conversation_id": "conv-0001234567"},
+    ],
+)
+def test_real_labels_and_pseudonyms_pass(changes: dict[str, Any]) -> None:
+    row = traffic_row(**changes)
+    assert check_row(row) == row
 
 
 def reason_of(row: dict[str, Any]) -> str:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 from ingest_samples import conversation, traffic_row, write_jsonl, write_topical
+from typer.testing import CliRunner
 
-from flywheel_core.artifacts import ArtifactRef, materialise, read_file, read_manifest
+from flywheel_core.artifacts import ArtifactRef, file_of, materialise, read_file, read_manifest
+from flywheel_core.cli import app
 from flywheel_core.days import ingested_days
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.ingest.ingest import DayReport, ingest
+from flywheel_core.ingest.versions import RefusedDay
 from flywheel_core.keys import invalidate
 from flywheel_core.pointers import Pointer
 from flywheel_core.records import TRAFFIC, read_table, write_table
@@ -140,7 +143,7 @@ def test_a_file_that_is_not_what_it_says_is_refused_and_nothing_is_written(
 
 def test_a_wrong_argument_is_named_before_anything_is_read(store: Store, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
-    with pytest.raises(ConfigError, match=r"format: 'csv'.*contract, topical-chat"):
+    with pytest.raises(ConfigError, match=r"format: 'csv'.*use one of flywheel, topical-chat"):
         ingest(missing, "csv", store, "test")
     with pytest.raises(ConfigError, match=r"day: 'yesterday'.*YYYY-MM-DD"):
         ingest(missing, "contract", store, "test", day="yesterday")
@@ -151,3 +154,67 @@ def test_a_wrong_argument_is_named_before_anything_is_read(store: Store, tmp_pat
     for name in ("../up", "", "a/b"):
         with pytest.raises(ConfigError, match="flywheel: "):
             ingest(missing, "contract", store, name)
+
+
+def test_a_straggler_does_not_replace_its_day(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    whole = [traffic_row(number) for number in range(50)]
+    ingest(write_jsonl(path, whole), "flywheel", store, "test")
+    late = [
+        traffic_row(90),
+        *(traffic_row(number, day="2026-01-06") for number in range(60, 63)),
+        traffic_row(91, depth=-1),
+    ]
+    report = ingest(write_jsonl(path, late), "flywheel", store, "test")
+    assert [(day.day, day.rows) for day in report.days] == [("2026-01-06", 3)]
+    assert report.refused == (RefusedDay("2026-01-05", 1, 1, 1, 50, 50),)
+    assert (report.read, report.accepted) == (5, 3)
+    assert "NOT TAKEN IN (1 rows, 1 quarantined): version 1" in report.summary()
+    newest = Pointer(store, "test", "traffic/2026-01-05").newest()
+    assert newest is not None
+    assert (newest.number, newest.value["rows"]) == (1, 50)
+    asked = ingest(path, "flywheel", store, "test", replace=True)
+    assert (asked.days[0].rows_before, asked.days[0].rows_dropped) == (50, 50)
+    assert "1 rows, in place of 50, of which 50 are dropped: new version 2" in asked.summary()
+    assert [day.changed for day in asked.days] == [True, False]
+    grown = [late[0], *whole]
+    report = ingest(write_jsonl(path, grown), "flywheel", store, "test")
+    assert (report.days[0].version, report.days[0].rows_before) == (3, 1)
+    assert "51 rows, in place of 1: new version 3" in report.summary()
+
+
+def test_as_many_other_rows_do_not_replace_a_day_either(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    ingest(write_jsonl(path, [traffic_row(n) for n in range(5)]), "flywheel", store, "test")
+    others = write_jsonl(path, [traffic_row(n) for n in range(2, 12)])
+    report = ingest(others, "flywheel", store, "test")
+    assert [(one.rows, one.rows_missing) for one in report.refused] == [(10, 2)]
+
+
+def test_a_version_that_cannot_be_read_is_replaced_only_when_asked(
+    store: Store, tmp_path: Path
+) -> None:
+    path = write_jsonl(tmp_path / "chats.jsonl", [traffic_row(n) for n in range(5)])
+    (day,) = ingest(path, "flywheel", store, "test").days
+    store.put(file_of(read_manifest(store, ref_of(day)), "traffic.parquet"), b"PAR1")
+    write_jsonl(path, [traffic_row(n, response="Another.") for n in range(5)])
+    assert [one.rows_missing for one in ingest(path, "flywheel", store, "test").refused] == [5]
+    assert ingest(path, "flywheel", store, "test", replace=True).days[0].version == 2
+
+
+def test_the_command_fails_where_a_day_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FLYWHEEL_STORE", raising=False)
+    path = write_jsonl(tmp_path / "chats.jsonl", [traffic_row(n) for n in range(5)])
+    run = CliRunner().invoke
+    assert run(app, ["ingest", str(path)]).exit_code == 0
+    write_jsonl(path, [traffic_row(1)])
+    refused = run(app, ["ingest", str(path), "--json"])
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["refused"][0]["rows_missing"] == 4
+    assert "1 days were not taken in" in refused.stderr
+    assert run(app, ["ingest", str(path), "--replace"]).exit_code == 0
+    folder = ["ingest", str(path), "--replace", "--out", str(tmp_path / "out")]
+    assert "a folder has no versions" in run(app, folder).stderr

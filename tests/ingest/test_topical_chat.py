@@ -51,6 +51,13 @@ def test_each_turn_after_the_first_is_a_response_to_its_partner(tmp_path: Path) 
     assert len(rows[4]["messages"]) == 6, "a history is whole unless asked otherwise"
 
 
+def test_a_conversation_of_one_turn_is_counted_and_set_aside(tmp_path: Path) -> None:
+    path = write_topical(tmp_path / "t.json.gz", {"t_1": conversation(1), "t_2": conversation(3)})
+    report = ingest(path, "topical-chat", MemoryStore(), "topical")
+    assert (report.read, report.accepted) == (3, 2)
+    assert report.quarantined == {"content: one turn, which nobody answered": 1}
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 99])
 def test_a_history_is_cut_to_the_last_turns_when_asked(tmp_path: Path, limit: int) -> None:
     path = write_topical(tmp_path / "t.json.gz", {"t_1": conversation(6)})
@@ -143,6 +150,13 @@ def test_another_file_is_an_error_that_says_what_is_expected(tmp_path: Path, dat
     path = tmp_path / "t.json.gz"
     path.write_bytes(data)
     with pytest.raises(InputDataError, match="not a Topical-Chat file"):
+        list(read_topical_chat(path))
+
+
+def test_only_the_newer_name_of_the_format_is_recommended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text("[]")
+    with pytest.raises(InputDataError, match=r"use --format flywheel$"):
         list(read_topical_chat(path))
 
 
