@@ -95,6 +95,7 @@ CLIMB: tuple[Stage, ...] = (
         lambda recipe: {
             **_section("rejection_sampling")(recipe),
             "lint": list(recipe.curation.lint),
+            "prevalence": recipe.annotation.prevalence.model_dump(mode="json"),
         },
         "best of k from a pool of policies (Algorithm 1)",
     ),

@@ -42,9 +42,12 @@ class Batch:
         return [found or STATIC for found in self.table.column("workflow").to_pylist()]
 
     def training(self, reviews: Reviews) -> pa.Table:
-        """The rows with `COLUMNS`, their targets as the recipe wants reviews to be read."""
+        """The rows with `COLUMNS`, their targets as the recipe wants reviews to be read, and
+        `consensus`: whether the votes have it, which a target does not say once reviews are read
+        one by one or splits are adjudicated."""
         taken = self.table.select([one.name for one in COLUMNS]).cast(pa.schema(COLUMNS))
-        return with_reviews(taken, reviews)
+        agreed = [has_consensus(votes) for votes in taken.column("votes").to_pylist()]
+        return with_reviews(taken.append_column("consensus", pa.array(agreed, pa.bool_())), reviews)
 
     def consensus(self) -> dict[str, list[dict[str, Any]]]:
         """Held-out pairs on which three annotators agree, by workflow (Table 9's rule)."""

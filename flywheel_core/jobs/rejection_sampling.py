@@ -1,6 +1,6 @@
 """Algorithm 1: best of k from a pool of policies becomes the supervised data (§2.4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from flywheel_core.curation.config import LintRule
 from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_training_rows
 from flywheel_core.engines.checkpoint import require_same_tokenizer
-from flywheel_core.errors import ConfigError
+from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.evaluation.features import feature_means
 from flywheel_core.evaluation.prevalence import (
     compare_accepted,
@@ -25,14 +25,15 @@ from flywheel_core.jobs.answers import (
     score_or_nan,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import RejectionSection, Section
-from flywheel_core.records import TRAINING_ROWS, write_table
+from flywheel_core.recipe import PrevalenceSection, RejectionSection, Section
+from flywheel_core.records import SIGNALS, TRAINING_ROWS, write_table
 from flywheel_core.sampling.rejection import accept_best, composite, require_scored, route
 
 
 class Config(Section):
     rejection_sampling: RejectionSection
     lint: tuple[LintRule, ...] = ()
+    prevalence: PrevalenceSection = PrevalenceSection()
 
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
@@ -53,6 +54,13 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     scores = _scores(section, inputs["reward_models"], prompts, candidates, context)
     unscored = require_scored(scores, section.unscored_share_max)
     accepted = accept_best(scores, section.threshold_sd)
+    if not accepted:
+        best = scores[np.isfinite(scores)].max(initial=-np.inf)
+        raise InputDataError(
+            f"rejection_sampling.threshold_sd {section.threshold_sd:g}: the best of {scores.size} "
+            f"candidates scores {best:.3f}, so nothing is accepted and SFT would have no rows; "
+            "lower it, or raise num_candidates"
+        )
     rows: list[dict[str, Any]] = [
         {
             "messages": prompts.rows[best.prompt_index]["messages"],
@@ -69,7 +77,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         write_table(context.output / LINT_FILE, linted.edits, LINT_EDITS)
     write_table(context.output / "training.parquet", rows, TRAINING_ROWS)
     taken = {(best.prompt_index, best.candidate_index) for best in accepted}
-    compared = compare_accepted(prompts.messages, candidates, taken)
+    compared = compare_accepted(prompts.messages, candidates, taken, config.prevalence)
     rejected = [
         text
         for row, texts in enumerate(candidates)
@@ -145,6 +153,7 @@ def _scores(
         }
         for prefix in ("pointwise_", "signal_")
     }
+    _warn_without_model(section, found["signal_"])
     weights = {name: section.weight_of(name) for names in found.values() for name in names}
     if not found["pointwise_"]:
         raise ConfigError(
@@ -158,6 +167,17 @@ def _scores(
         flush=True,
     )
     return total.reshape(len(candidates), section.num_candidates)
+
+
+def _warn_without_model(section: RejectionSection, trained: Collection[str]) -> None:
+    """Say which signals weigh and have no model: the score is then of the others alone."""
+    for name in (f"signal_{signal}" for signal in SIGNALS):
+        if section.weight_of(name) and name not in trained:
+            print(
+                f"warning: {name} weighs {section.weight_of(name):g} in the composite reward but "
+                "has no model (too few logged turns, or one class only), so it does not count",
+                flush=True,
+            )
 
 
 def _base_rows(

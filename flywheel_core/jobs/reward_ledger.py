@@ -40,11 +40,19 @@ def write_ledger(
         prior = inputs.get(PRIOR)
         if prior is not None and (prior / model).is_dir():
             folders[before.generation or generation - 1] = prior / model
+        outcomes, unscored = _outcomes(folders, mine, context)
+        if sum(unscored.values()):
+            print(
+                f"warning: the ledger leaves out {sum(unscored.values())} pairs that {model} gave "
+                "no finite score (NaN, or longer than execution.engine.max_model_len takes)",
+                flush=True,
+            )
         family = extend(
             before.family(model),
             generation,
-            _outcomes(folders, mine, context),
+            outcomes,
             {batch.generation: batch.num_without_consensus() for batch in mine},
+            unscored,
         )
         _warn(family, generation)
         families.append(family)
@@ -70,10 +78,11 @@ def read_ledger(folder: Path | None) -> Ledger:
 
 def _outcomes(
     folders: Mapping[int, Path], batches: Sequence[Batch], context: StageContext
-) -> list[Outcome]:
+) -> tuple[list[Outcome], dict[int, int]]:
     """Every model on every batch. A pair that any of them cannot score counts for none, so that
-    they are compared on the same pairs."""
-    outcomes = []
+    they are compared on the same pairs; how many those are, by batch generation."""
+    outcomes: list[Outcome] = []
+    unscored = {batch.generation: 0 for batch in batches}
     for batch in batches:
         for workflow, rows in batch.consensus().items():
             better = [row["votes"][0] == 1 for row in rows]
@@ -82,6 +91,7 @@ def _outcomes(
                 for number, model in sorted(folders.items())
             }
             scored = np.isfinite(np.stack(list(right.values()))).all(axis=0)
+            unscored[batch.generation] += int((~scored).sum())
             outcomes += [
                 Outcome(
                     model_generation=number,
@@ -91,7 +101,7 @@ def _outcomes(
                 )
                 for number, values in right.items()
             ]
-    return outcomes
+    return outcomes, unscored
 
 
 def _gaps(model: Path, rows: Sequence[Mapping[str, Any]], context: StageContext) -> Floats:

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,7 +22,13 @@ import pyarrow.parquet as pq
 from flywheel_core.annotation.pairs import is_held_out
 from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
-from flywheel_core.jobs.answers import POINTWISE, STANDARDS_FILE, score_or_nan
+from flywheel_core.jobs.answers import (
+    POINTWISE,
+    STANDARDS_FILE,
+    Scores,
+    score_or_nan,
+    score_pairs_or_nan,
+)
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
 from flywheel_core.jobs.preference_batches import Batch, read_batches
 from flywheel_core.jobs.reward_ledger import write_ledger
@@ -37,7 +44,9 @@ from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 SIGNALS_FILE = "signals.json"
 PAIRWISE = "pairwise_user"
 MIN_PAIRS = 50
-MIN_SIGNAL_ROWS = 200
+MIN_SIGNAL_ROWS = 160
+"""Labelled turns to train on, of both classes, besides the held-out ones."""
+
 NUM_STANDARD_ROWS = 600
 SIGNAL_HELD_OUT_SHARE = 0.2
 
@@ -130,10 +139,11 @@ def _signal_specs(
     specs = []
     for signal in section.signals:
         known = table.filter(pc.is_valid(table.column(signal)))
-        labels = set(known.column(signal).to_pylist())
-        if known.num_rows >= MIN_SIGNAL_ROWS and labels == {True, False}:
-            step = max(1, known.num_rows // section.signal_rows_max)
-            known = known.take(list(range(0, known.num_rows, step)))
+        taken = min(known.num_rows, section.signal_rows_max)
+        known = known.take([row * known.num_rows // taken for row in range(taken)])
+        trained = known.filter(pc.invert(known.column("held_out")))
+        labels = set(trained.column(signal).to_pylist())
+        if trained.num_rows >= MIN_SIGNAL_ROWS and labels == {True, False}:
             known = known.append_column("label", known.column(signal).cast(pa.float32()))
             specs.append(_spec(PREFIX + signal, section.signal, known, work))
     return specs
@@ -181,22 +191,40 @@ def _report_signals(
 
 
 def _write_standards(names: list[str], traffic: pa.Table, context: StageContext) -> None:
-    """Each pointwise and signal model's mean and SD on what production said in traffic."""
+    """Each pointwise and signal model's mean and SD on what production said in traffic.
+
+    A pairwise model has no standard, but must score: better to know before three trainings.
+    """
     rows = traffic.to_pylist()
     step = max(1, len(rows) // NUM_STANDARD_ROWS)
     sample = rows[::step]
     messages = [row["messages"] for row in sample]
     responses = [row["response"] for row in sample]
-    standards = {
-        name: asdict(
-            Standard.of_finite(
-                score_or_nan(context.engines, context.output / name, messages, responses)
+    standards = {}
+    for name in sorted(names):
+        model = context.output / name
+        if name.startswith("pairwise_"):
+            _standard(
+                name,
+                score_pairs_or_nan(
+                    context.engines, model, messages, responses, responses[1:] + responses[:1]
+                ),
             )
-        )
-        for name in sorted(names)
-        if not name.startswith("pairwise_")
-    }
+        else:
+            scores = score_or_nan(context.engines, model, messages, responses)
+            standards[name] = asdict(_standard(name, scores))
     (context.output / STANDARDS_FILE).write_text(json.dumps(standards, indent=1))
+
+
+def _standard(name: str, scores: Scores) -> Standard:
+    finite = int(np.isfinite(scores).sum())
+    if finite < 2:
+        raise InputDataError(
+            f"{name} gave a finite score to {finite} of {len(scores)} of production's answers, "
+            "and a standard takes 2: look at its training metrics (a learning_rate that is too "
+            "high makes NaN), or raise execution.engine.max_model_len if the rows are too long"
+        )
+    return Standard.of_finite(scores)
 
 
 if __name__ == "__main__":

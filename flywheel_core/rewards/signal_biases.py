@@ -36,8 +36,6 @@ Bools = npt.NDArray[np.bool_]
 SIDE_ROWS_MIN = 20
 """Rows a side needs before a difference is worth an interval."""
 
-SIGNIFICANCE = 0.01
-
 Direction = Literal["higher", "lower", "not shown", "too few rows"]
 
 
@@ -247,7 +245,9 @@ def _jtbd_bias(
         rates=rates,
         p_value=_same_rate_p_value(rates),
         auc=area_under_curve(logits, labels),
-        auc_within=auc_within(logits[known], labels[known], [job for job in jobs if job]),
+        auc_within=auc_within(
+            logits[known], labels[known], [job for job in jobs if job is not None]
+        ),
         auc_of_jtbd=area_under_curve(by_job[known], labels[known]) if len(names) > 1 else None,
     )
 

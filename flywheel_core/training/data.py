@@ -7,7 +7,7 @@ character's instructions, cut at the right the response. The scorer refuses such
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from flywheel_core.engines.rendering import (
     encode,
@@ -39,18 +39,21 @@ class PreferenceRow(TypedDict):
 
 
 class PairRow(TypedDict):
-    """Two whole sequences; `target` is the share of votes for the first."""
+    """Two whole sequences; `target` is the share of votes for the first, `consensus` whether three
+    annotators agree (§3.4.1), False where the file does not say."""
 
     chosen_ids: list[int]
     rejected_ids: list[int]
     target: float
+    consensus: bool
 
 
 class SequenceRow(TypedDict):
-    """One whole sequence and the probability it should get."""
+    """One whole sequence and the probability it should get; `consensus` as a `PairRow`'s."""
 
     input_ids: list[int]
     target: float
+    consensus: NotRequired[bool]
 
 
 RewardRow = PairRow | SequenceRow
@@ -240,22 +243,28 @@ def _pointwise(table: list[Any], tokenizer: Any) -> list[RewardRow]:
         for side in (0, 1)
     )
     return [
-        PairRow(chosen_ids=ids_0, rejected_ids=ids_1, target=float(row["target"]))
+        PairRow(
+            chosen_ids=ids_0,
+            rejected_ids=ids_1,
+            target=float(row["target"]),
+            consensus=bool(row.get("consensus")),
+        )
         for row, ids_0, ids_1 in zip(table, first, second, strict=True)
     ]
 
 
 def _pairwise(table: list[Any], tokenizer: Any) -> list[RewardRow]:
-    texts, targets = [], []
+    texts, targets, agreed = [], [], []
     for row in table:
         pair = (row["response_0"], row["response_1"])
         texts += [
             render_pairwise(tokenizer, row["messages"], *shown) for shown in (pair, pair[::-1])
         ]
         targets += [float(row["target"]), 1.0 - row["target"]]
+        agreed += [bool(row.get("consensus"))] * 2
     return [
-        SequenceRow(input_ids=ids, target=target)
-        for ids, target in zip(encode(tokenizer, texts), targets, strict=True)
+        SequenceRow(input_ids=ids, target=target, consensus=consensus)
+        for ids, target, consensus in zip(encode(tokenizer, texts), targets, agreed, strict=True)
     ]
 
 

@@ -11,30 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
-def pair_report(logits: Floats, targets: Floats) -> dict[str, Any]:
-    """Of pairs [n]: accuracy on unanimous pairs (§3.4.1) and on all decided ones, log loss of all.
+def pair_report(logits: Floats, targets: Floats, consensus: Bools) -> dict[str, Any]:
+    """Of pairs [n]: accuracy on unanimous pairs and on all decided ones, log loss of all.
 
-    `logits` are for the first response against the second.
+    `logits` are for the first response against the second. `consensus` marks the pairs on which
+    three annotators agree (§3.4.1); a target of 0 or 1 does not say so: it may be one person's
+    review, or an adjudicated split.
     """
-    unanimous = (targets < 1e-6) | (targets > 1 - 1e-6)
     decided = targets != 0.5
     right = (logits > 0) == (targets > 0.5)
     return {
         "accuracy": _mean(right[decided]),
-        "accuracy_unanimous": _mean(right[unanimous]),
+        "accuracy_unanimous": _mean(right[consensus]),
         "decided_rows": int(decided.sum()),
-        "unanimous_rows": int(unanimous.sum()),
+        "unanimous_rows": int(consensus.sum()),
         "log_loss": log_loss(logits, targets),
     }
 
 
-def two_order_report(logits: Floats, targets: Floats) -> dict[str, Any]:
+def two_order_report(logits: Floats, targets: Floats, consensus: Bools) -> dict[str, Any]:
     """Of pairs shown in both orders [2n], one after the other: the mean of both, as inference
     takes it (§2.3), and how far the model prefers the first position, as a logit."""
     first, second = logits[0::2], logits[1::2]
-    report = pair_report((first - second) / 2, targets[0::2])
+    report = pair_report((first - second) / 2, targets[0::2], consensus[0::2])
     return report | {"position_bias_logit": _mean((first + second) / 2)}
 
 

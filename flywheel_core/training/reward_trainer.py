@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 from trl import RewardConfig, RewardTrainer
 
+from flywheel_core.errors import InputDataError
 from flywheel_core.training.common import Watch, quiet_libraries, training_arguments
 from flywheel_core.training.config import LaunchConfig, RewardModelConfig
 from flywheel_core.training.data import RewardRow, length_tokens, padding_id
@@ -183,13 +184,26 @@ def make_trainer(
 
 
 def evaluate_rows(
-    trainer: Trainer, rows: Sequence[RewardRow], config: RewardModelConfig
+    name: str, trainer: Trainer, rows: Sequence[RewardRow], config: RewardModelConfig
 ) -> dict[str, Any]:
-    """Held-out figures of `reward_metrics`; every rank must call this, and all get the same."""
+    """Held-out figures of `reward_metrics`; every rank must call this, and all get the same.
+
+    Raises `InputDataError` where a logit of the model `name` is no finite number: a comparison
+    with NaN is false, so that figures of it would look like a model's.
+    """
     logits = row_logits(trainer, rows)
+    broken = int((~np.isfinite(logits)).sum())
+    if broken:
+        raise InputDataError(
+            f"{name} gave no finite logit for {broken} of {len(logits)} held-out rows, so its "
+            f"training diverged; lower its learning_rate ({config.learning_rate:g}) or raise its "
+            "warmup_share, and look at the loss in the job's log"
+        )
     targets = np.array([row["target"] for row in rows])
-    report = {"pointwise": pair_report, "pairwise": two_order_report, "signal": signal_report}
-    return report[config.kind](logits, targets)
+    if config.kind == "signal":
+        return signal_report(logits, targets)
+    report = pair_report if config.kind == "pointwise" else two_order_report
+    return report(logits, targets, np.array([row.get("consensus", False) for row in rows]))
 
 
 def row_logits(trainer: Any, rows: Sequence[RewardRow]) -> Floats:

@@ -109,7 +109,7 @@ def _train_one(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
     )
     train_to_end(trainer, launch_config, output)
     report = final_metrics(trainer) | train.counts("train_") | held_out.counts("held_out_")
-    report |= evaluate_rows(trainer, held_out.rows, config) if held_out.rows else {}
+    report |= evaluate_rows(spec["name"], trainer, held_out.rows, config) if held_out.rows else {}
     if is_rank_zero():
         newest = latest_done(output)
         assert newest is not None, "a finished training has saved its last step"

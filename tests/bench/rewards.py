@@ -59,14 +59,14 @@ def scoring(folder: Path) -> Iterator[Row]:
     asked = candidates(NUM_PROMPTS, NUM_CANDIDATES)
     texts = rendered(model, asked)
     ours = VllmScorer(EngineConfig(max_model_len=256, num_threads=1))
-    bare = bare_vllm(model)
+    bare, naive = bare_vllm(model), load_naive(model)
     works: dict[str, Callable[[], np.ndarray]] = {
         "ours": lambda: cold(ours.engine.llm, lambda: ours.score(model, asked)),
         "bare": lambda: cold(bare, lambda: bare_scores(bare, texts)),
-        "padded": lambda: padded_loop(model, texts, NAIVE_BATCH),
+        "padded": partial(padded_loop, naive, texts, NAIVE_BATCH),
     }
     for size in OTHER_BATCHES:
-        works[f"padded at {size}"] = partial(padded_loop, model, texts, size)
+        works[f"padded at {size}"] = partial(padded_loop, naive, texts, size)
     ours.score(model, asked[:8])
     rates: dict[str, list[float]] = {name: [] for name in works}
     scores: dict[str, np.ndarray] = {}
@@ -107,7 +107,7 @@ def _agreement(ours: Any, model: Path, asked: Sequence[Any], scores: dict[str, n
         for first, second in itertools.pairwise(asked)
         if first[0] is second[0]
     ]
-    expected = padded_loop(model, rendered(model, pairs), NAIVE_BATCH)
+    expected = padded_loop(load_naive(model), rendered(model, pairs), NAIVE_BATCH)
     pair_gap = float(np.abs(ours.score(model, pairs) - expected).max())
     worst = max(gap, pair_gap)
     spread = float(np.std(scores["ours"]))
@@ -173,13 +173,19 @@ def rendered(model: Path, asked: Sequence[Any]) -> list[str]:
     return [render_row(tokenizer, row) for row in asked]
 
 
-def padded_loop(model: Path, texts: Sequence[str], batch: int) -> np.ndarray:
-    """What one writes without thinking: batches in order, padded to their longest."""
-    import torch
+def load_naive(model: Path) -> tuple[Any, Any]:
+    """Tokenizer and network for `padded_loop`: loaded once, outside what is timed, as ours are."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
     network = AutoModelForSequenceClassification.from_pretrained(model).eval()
+    return AutoTokenizer.from_pretrained(model), network
+
+
+def padded_loop(loaded: tuple[Any, Any], texts: Sequence[str], batch: int) -> np.ndarray:
+    """What one writes without thinking: batches in order, padded to their longest."""
+    import torch
+
+    tokenizer, network = loaded
     found = []
     with torch.inference_mode():
         for start in range(0, len(texts), batch):

@@ -118,6 +118,15 @@ def test_training_labels_are_the_variants_of_section_3_4_1() -> None:
     assert with_reviews(table, "single").equals(with_reviews(table, "single"))
 
 
+def test_training_rows_say_whether_three_agreed_and_not_their_target() -> None:
+    """One review alone and an adjudicated split have targets of 0 or 1 too."""
+    votes = ([1, 1, 1], [1], [1, 0, 1], [0, 0, 0])
+    rows = [pair(n, cast, target=float(cast[0])) for n, cast in enumerate(votes)]
+    table = Batch(1, table_of(*rows)).training("all")
+    assert table.column("target").to_pylist() == [1, 1, 1, 0]
+    assert table.column("consensus").to_pylist() == [True, False, False, True]
+
+
 def test_consensus_is_told_apart_by_workflow_and_the_rest_is_counted() -> None:
     trained = pair(4, [1, 1, 1], held_out=False)
     table = table_of(pair(1, [1, 1, 1]), pair(2, [1, 1, 0]), pair(3, [0, 0, 0]), trained)
@@ -164,7 +173,9 @@ def test_a_recipe_may_bound_how_many_batches_train(most: int | None, taken: list
     assert found == [f"p{number}" for number in taken]
 
 
-def test_both_models_are_scored_on_the_same_pairs(tmp_path: Path) -> None:
+def test_both_models_are_scored_on_the_same_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The model in force prefers short answers, the new one long ones; a pair that one of them
     cannot score counts for neither."""
 
@@ -207,6 +218,8 @@ def test_both_models_are_scored_on_the_same_pairs(tmp_path: Path) -> None:
     assert accuracies[1, 2] == (pytest.approx(0.25), 20)
     assert [one.change for one in family.comparisons] == ["too few pairs", "gained"]
     assert family.num_without_consensus == {1: 0, 2: 1}
+    assert family.num_unscored == {1: 1, 2: 0}
+    assert "leaves out 1 pairs that pointwise_user" in capsys.readouterr().out
     assert read_ledger(output) == ledger
     assert (output / "ledger.svg").read_text().startswith("<svg")
 

@@ -1,4 +1,6 @@
-"""The studies of `make bench ONLY=rewards`, small: the same code, seeded."""
+"""The studies of `make bench ONLY=rewards`: the accuracy curve and the comparison with a bag of
+words small and seeded, the figures of the others on made-up outcomes. The trainings of Tables 8 and
+9 run in the bench only."""
 
 import gzip
 import json
@@ -13,6 +15,7 @@ from tests.bench import topical_signals
 from tests.bench.reward_samples import world_pairs
 from tests.bench.reward_studies import (
     BATCHES,
+    Agreement,
     Bench,
     accuracies,
     accuracy_curve,
@@ -104,7 +107,35 @@ def test_a_signal_model_is_compared_on_conversations_never_seen(
     assert found.num_train + found.num_test == len(turns)
     assert found.bag_of_words > 0.95
     assert found.signal_model > 0.95
-    assert found.difference.lower <= 0.05
+    gap = found.signal_model - found.bag_of_words
+    assert found.difference.estimate == pytest.approx(gap)
+    assert -0.1 < found.difference.lower <= found.difference.upper < 0.1
+
+
+def test_what_consensus_shows_is_judged_by_its_interval() -> None:
+    """One model gains on the pairs on which annotators agree and nowhere else, the other nowhere:
+    only the first is beyond doubt, and the difference is the one of the four accuracies."""
+    random = np.random.default_rng(0)
+    agreed = random.random(2000) < 0.5
+    before = (random.random(2000) < 0.6).astype(float)
+    luck = (random.random(2000) < 0.6).astype(float)
+    better = np.where(agreed & (random.random(2000) < 0.3), 1.0, before)
+    right = {
+        ("pointwise", name): {"single": found, "unanimous": found[agreed]}
+        for name, found in (("before", before), ("better", better), ("luck", luck))
+    }
+    study = Agreement({}, right, {"unanimous": agreed})  # type: ignore[arg-type]
+    shown = study.shown_by_consensus("pointwise", "better", "before")
+    gain = better - before
+    assert shown.estimate == pytest.approx(gain[agreed].mean() - gain.mean())
+    assert 0 < shown.lower < shown.estimate < shown.upper
+    nothing = study.shown_by_consensus("pointwise", "luck", "before")
+    assert nothing.lower < 0 < nothing.upper
+    # the same by the sampling variance of the influence of a pair
+    share = agreed.mean()
+    influence = agreed / share * (gain - gain[agreed].mean()) - (gain - gain.mean())
+    half = 1.96 * influence.std() / np.sqrt(len(gain))
+    assert shown.upper - shown.lower == pytest.approx(2 * half, rel=0.1)
 
 
 def test_an_absent_data_set_is_said_and_measures_nothing(

@@ -176,3 +176,15 @@ def thumbs(
     chance = signal_probability(SIGNAL_MODELS["thumb_up"], contexts, features, liking, signal_bias)
     labels = user_signals(contexts, responses, np.random.default_rng(5), signal_bias)["thumb_up"]
     return labels.astype(np.float64), np.log(chance / (1 - chance))
+
+
+def test_a_job_without_a_name_is_a_job() -> None:
+    """An empty `jtbd` is known, and only None is not: logits, labels and jobs stay aligned."""
+    jobs = ["", "", "", "", "chat", "chat", "chat", "chat", None]
+    labels = np.array([1.0, 0, 1, 0, 1, 0, 1, 0, 1])
+    rows = [
+        {"messages": [{"role": "user", "content": "hi"}], "response": "yes", "jtbd": job}
+        for job in jobs
+    ]
+    found = measure_biases("love", rows, labels, labels, {"": 0.5, "chat": 0.5})
+    assert found.jtbd.auc_within == 1.0
