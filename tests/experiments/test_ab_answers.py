@@ -2,6 +2,7 @@
 and the simulated world lives an experiment day by day, from a promoted candidate on."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ def store(tmp_path: Path) -> Store:
 class AirflowFake:
     """Airflow's four answers, as a dictionary each; named a fake, for tests only."""
 
-    def __init__(self, detail: dict[str, Any] | None, **run: Any) -> None:
+    def __init__(
+        self, detail: dict[str, Any] | None, *, earlier: Sequence[dict[str, Any]] = (), **run: Any
+    ) -> None:
         self.detail = detail
+        self.earlier = list(earlier)
         self.run = {"run_type": "scheduled", "triggering_user_name": None, **run}
 
     def approval_record(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
@@ -64,7 +68,8 @@ class AirflowFake:
     def approval_tries(
         self, dag_id: str, run_id: str, task_id: str, *, up_to: int
     ) -> list[dict[str, Any]]:
-        return [self.detail] if self.detail else []
+        known = [*self.earlier, *([self.detail] if self.detail else [])]
+        return [one for one in known if one["task_instance"]["try_number"] <= up_to]
 
     def current_try(self, dag_id: str, run_id: str, task_id: str) -> int:
         return 1
@@ -144,7 +149,10 @@ def test_a_release_asks_airflow_again_for_the_approval_of_the_ramp(store: Store)
             run_day(store, FLYWHEEL, EXPERIMENT, day(7), CONFIG, proof=proof)
         assert production(store) == EXPERIMENT.control_digest
         assert Journal(store, FLYWHEEL, "x7").state().phase == "ramping"
-    proof = proof_by(AirflowFake(approved), POLICY)
+    assert ramped.state.approval is not None
+    proof_by(AirflowFake(approved), POLICY)(ramped.state.approval)
+    asked_again = {**approved, "task_instance": {"try_number": 2}, "response_received": False}
+    proof = proof_by(AirflowFake(asked_again, earlier=[approved]), POLICY)
     released = run_day(store, FLYWHEEL, EXPERIMENT, day(7), CONFIG, proof=proof)
     assert released.action.kind == "release"
     assert production(store) == EXPERIMENT.candidate_digest
