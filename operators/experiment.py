@@ -15,6 +15,7 @@ from operators.notify import ApprovalWaits
 from operators.plans import RECIPE_PARAM, recipe_of
 
 if TYPE_CHECKING:
+    from flywheel_core.airflow_client import AirflowClient
     from flywheel_core.release.experiments import Experiment
 
 AB_TEST_PARAMS = {
@@ -70,16 +71,48 @@ class OpenExperiment:
             simulated=self.is_simulated,
         )
 
+    def airflow(self) -> "AirflowClient":
+        """Airflow's own records, by the read-only account; asks nothing until it has to."""
+        from flywheel_core.airflow_client import AirflowClient
+        from flywheel_core.stack.secrets import read_service_credentials
+
+        account = read_service_credentials(self.site.service_credentials)
+        return AirflowClient(self.site.airflow_api, account.username, account.password)
+
+    def today(self) -> datetime.date | None:
+        """The date of real traffic; a simulated day is over when it is read."""
+        return None if self.is_simulated else datetime.datetime.now(datetime.UTC).date()
+
     def read(self) -> Any:
         """The day's run without an answer; running it again changes nothing."""
         from flywheel_core.experiments.config import ReadoutConfig
+        from flywheel_core.release.experiment_answers import proof_by
         from flywheel_core.release.ramping import run_day
 
-        config = ReadoutConfig.under(self.site.policy().experiment)
-        return run_day(self.store, self.flywheel, self.opened, self.asked_day(), config)
+        policy = self.site.policy()
+        with self.airflow() as airflow:
+            return run_day(
+                self.store,
+                self.flywheel,
+                self.opened,
+                self.asked_day(),
+                ReadoutConfig.under(policy.experiment),
+                proof=proof_by(airflow, policy),
+                today=self.today(),
+            )
 
     def page(self) -> Any:
-        return self.site.home / "reports" / f"{self.flywheel}-experiment.html"
+        from flywheel_core.report.experiment_page import experiment_page
+
+        reports = self.site.home / "reports"
+        return experiment_page(reports, self.flywheel, self.opened.experiment_id)
+
+    def write_page(self, run: Any) -> None:
+        """Write the page of what was read, with what was decided on it."""
+        from flywheel_core.report.experiment_page import write_experiment_page
+
+        if run.readout is not None:
+            write_experiment_page(self.store, self.flywheel, run, self.page())
 
 
 class ReadExperiment(BaseOperator):
@@ -101,12 +134,10 @@ class ReadExperiment(BaseOperator):
                 opened.store, opened.flywheel, opened.experiment, rule, opened.asked_day()
             )
         run = opened.read()
+        opened.write_page(run)
         if run.readout is not None:
-            from flywheel_core.report.experiment_page import write_experiment_page
-
-            path = write_experiment_page(opened.store, opened.flywheel, run, opened.page())
             self.log.info("%s", run.readout.sentence)
-            self.log.info("page: %s", path)
+            self.log.info("page: %s", opened.page())
         tell = self.log.warning if run.action.kind == "wait" else self.log.info
         tell("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
         return str(run.said)
@@ -155,15 +186,12 @@ class SettleExperiment(BaseOperator):
         self.approval_task_id = approval_task_id
 
     def execute(self, context: Any) -> str:
-        from flywheel_core.airflow_client import AirflowClient
         from flywheel_core.release.experiment_answers import settle
-        from flywheel_core.stack.secrets import read_service_credentials
 
         opened = OpenExperiment(context)
         if opened.experiment is None:
             raise AirflowSkipException("no experiment is open: nothing is to be done")
-        account = read_service_credentials(opened.site.service_credentials)
-        with AirflowClient(opened.site.airflow_api, account.username, account.password) as airflow:
+        with opened.airflow() as airflow:
             run = settle(
                 opened.store,
                 opened.flywheel,
@@ -174,6 +202,8 @@ class SettleExperiment(BaseOperator):
                 dag_id=str(context["ti"].dag_id),
                 run_id=str(context["run_id"]),
                 task_id=self.approval_task_id,
+                today=opened.today(),
             )
+        opened.write_page(run)
         self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
         return str(run.said)

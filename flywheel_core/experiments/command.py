@@ -223,7 +223,7 @@ def end_open(
 ) -> None:
     """Roll the open experiment's candidate back; works with Airflow down."""
     from flywheel_core.deployment import Deployment
-    from flywheel_core.release.ramping import end_experiment
+    from flywheel_core.release.releasing import end_experiment
 
     with clear_errors():
         store = Deployment.from_environment().store()

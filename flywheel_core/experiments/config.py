@@ -106,3 +106,9 @@ class ReadoutConfig(ExperimentRule):
     def under(cls, rule: ExperimentRule) -> "ReadoutConfig":
         """A reading under this rule, of whatever days there are."""
         return cls.model_validate(rule.model_dump())
+
+    def rule(self) -> ExperimentRule:
+        """The rule alone, to be kept with an experiment from its start."""
+        return ExperimentRule.model_validate(
+            {name: getattr(self, name) for name in ExperimentRule.model_fields}
+        )

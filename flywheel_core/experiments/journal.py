@@ -1,10 +1,14 @@
 """An experiment's records in the store: one decision a day, and the steps of its ramp.
 
 `<flywheel>/experiments/<id>/decisions/<day>.json` is put if absent: the first decision of a day is
-the decision of that day, whoever runs it again. `<flywheel>/experiments/<id>/ramp/` is an
-append-only sequence of states; the product's router reads the newest allocation there. A decision
-is written first and its step after it, so a run that dies in between is completed by running its
-day again, as long as no later day was decided.
+the decision of that day, whoever runs it again. `<flywheel>/pointers/ramp-<id>/` is an append-only
+sequence of states; the product's router reads the newest allocation there. A decision is written
+first and its step after it, so a run that dies in between is completed by running its day again,
+as long as no later day was decided.
+
+A decision is told, never obeyed: it lies where jobs write too. The step taken is the one that the
+day's run worked out from the logs, and a record that says otherwise stops it. Steps lie under
+`pointers/`, whose writers may move production.
 """
 
 import datetime
@@ -15,7 +19,9 @@ from pydantic import ValidationError
 
 from flywheel_core.artifacts import SCHEMA_VERSION, Record, digest_of
 from flywheel_core.errors import ArtifactCorrupt, ConfigError, PointerConflict, StoreMissing
+from flywheel_core.experiments.approval import Approval
 from flywheel_core.experiments.assignment import Allocation
+from flywheel_core.experiments.config import ExperimentRule
 from flywheel_core.experiments.ramp import Action, RampState, advance, rolled_back
 from flywheel_core.experiments.readout import DayReadout, Readout
 from flywheel_core.pointers import Pointer
@@ -33,6 +39,7 @@ class Decision(Record):
     readout_digest: str
     action: Action
     by: str
+    approval: Approval | None = None
 
 
 class Decided(Record):
@@ -51,13 +58,18 @@ class Journal:
         self.store = store
         self.experiment_id = experiment_id
         self.folder = f"{flywheel}/experiments/{experiment_id}"
-        self._ramp = Pointer(store, flywheel, "ramp", area=f"experiments/{experiment_id}")
+        self._ramp = Pointer(store, flywheel, f"ramp-{experiment_id}")
 
-    def start(self, first_day: datetime.date, allocation: Allocation) -> RampState:
+    def start(
+        self, first_day: datetime.date, allocation: Allocation, rule: ExperimentRule
+    ) -> RampState:
         """Open the experiment; opening it again changes nothing."""
         if self._ramp.newest() is None:
             state = RampState(
-                experiment_id=self.experiment_id, allocation=allocation, first_day=first_day
+                experiment_id=self.experiment_id,
+                allocation=allocation,
+                first_day=first_day,
+                rule=rule,
             )
             with suppress(PointerConflict):  # another run opened it meanwhile
                 self._append(state, 0, by=BY, reason="opened")
@@ -79,8 +91,10 @@ class Journal:
         return _parse(RampState, newest.value, self._ramp.folder)
 
     def decision(self, day: datetime.date) -> Decision | None:
-        """The decision of a day, or None."""
-        path = self._decision_path(day)
+        """The decision of a day, or None; the rollback where one superseded it."""
+        path = self._rollback_path(day)
+        if not self.store.exists(path):
+            path = self._decision_path(day)
         if not self.store.exists(path):
             return None
         try:
@@ -91,15 +105,25 @@ class Journal:
     def decided_days(self) -> tuple[datetime.date, ...]:
         """The days that have a decision, oldest first."""
         paths = self.store.list(f"{self.folder}/decisions")
-        names = (path.rsplit("/", 1)[-1].removesuffix(".json") for path in paths)
-        return tuple(sorted(datetime.date.fromisoformat(name) for name in names))
+        names = (path.rsplit("/", 1)[-1].split(".")[0] for path in paths)
+        return tuple(sorted({datetime.date.fromisoformat(name) for name in names}))
 
-    def decide(self, readout: Readout, action: Action, *, by: str = BY) -> Decided:
+    def decide(
+        self,
+        readout: Readout,
+        action: Action,
+        *,
+        by: str = BY,
+        approval: Approval | None = None,
+        took_effect: datetime.date | None = None,
+    ) -> Decided:
         """Record the day's decision and take its step, once. `wait` and `ask` decide nothing yet
-        and are not recorded: the day can be run again when the data, or the answer, are there."""
+        and are not recorded: the day can be run again when the data, or the answer, are there.
+        `ArtifactCorrupt` where the day has a record of another action, unless this one is a
+        rollback: that is recorded beside it, and supersedes it."""
         day = readout.newest.day
         if action.kind in ("wait", "ask", "nothing"):
-            decision = self._decision_of(readout, action, by)
+            decision = self._decision_of(readout, action, by, None)
             return Decided(decision=decision, is_new=False, moved=False, state=self.state())
         later = [one for one in self.decided_days() if one > day]
         if later and self.decision(day) is None:
@@ -107,32 +131,54 @@ class Journal:
                 f"day {day}: {later[-1]} was decided already; an older day cannot be decided any "
                 "more, only read"
             )
-        mine = self._decision_of(readout, action, by)
+        mine = self._decision_of(readout, action, by, approval)
         is_new = self.store.put_if_absent(
             self._decision_path(day), mine.model_dump_json(indent=1).encode()
         )
-        decision = self.decision(day) or mine
-        moved = not later and self._take_step(decision)
-        return Decided(decision=decision, is_new=is_new, moved=moved, state=self.state())
+        if not is_new:
+            is_new = self._supersede_or_require_same(mine)
+        moved = not later and self._take_step(mine, took_effect)
+        return Decided(decision=mine, is_new=is_new, moved=moved, state=self.state())
 
     def end(self, *, by: str, reason: str) -> RampState:
-        """Take the candidate from everybody, whatever day it is. A release is not taken back:
-        that is production's rollback."""
+        """Take the candidate from everybody, whatever day it is; also after a release that did
+        not come to move production. The caller knows whether it did: taking that back is
+        production's rollback."""
         while True:
             newest, state = self._ramp.newest(), self.state()
-            if state.is_over or newest is None:
+            if state.phase == "rolled_back" or newest is None:
                 return state
             ended = rolled_back(state)
             with suppress(PointerConflict):  # a run was first: look at where it stands now
                 self._append(ended, newest.number, by=by, reason=reason)
                 return ended
 
-    def _take_step(self, decision: Decision) -> bool:
+    def _supersede_or_require_same(self, mine: Decision) -> bool:
+        found = self.decision(mine.day)
+        said = found.action.kind if found else "gone"
+        if said != mine.action.kind == "rollback":
+            path = self._rollback_path(mine.day)
+            return self.store.put_if_absent(path, mine.model_dump_json(indent=1).encode())
+        if said != mine.action.kind:
+            raise ArtifactCorrupt(
+                f"{self._decision_path(mine.day)} says {said}, but the logs of that day say "
+                f"{mine.action.kind} ({mine.action.reason}): nothing is moved; find out who wrote "
+                "it and delete it, or end the experiment by `flywheel ab end`"
+            )
+        return False
+
+    def _take_step(self, decision: Decision, took_effect: datetime.date | None) -> bool:
         newest = self._ramp.newest()
         state = self.state()
         if newest is None or (state.decided is not None and decision.day <= state.decided):
             return False
-        following = advance(state, decision.day, decision.action)
+        following = advance(
+            state,
+            decision.day,
+            decision.action,
+            approval=decision.approval,
+            took_effect=took_effect,
+        )
         try:
             self._append(following, newest.number, by=decision.by, reason=decision.action.reason)
         except PointerConflict:
@@ -143,17 +189,23 @@ class Journal:
         value = state.model_dump(mode="json")
         self._ramp.move(value, expected_number=expected, by=by, reason=reason)
 
-    def _decision_of(self, readout: Readout, action: Action, by: str) -> Decision:
+    def _decision_of(
+        self, readout: Readout, action: Action, by: str, approval: Approval | None
+    ) -> Decision:
         return Decision(
             experiment_id=self.experiment_id,
             day=readout.newest.day,
             readout_digest=digest_of(readout.model_dump(mode="json")),
             action=action,
             by=by,
+            approval=approval,
         )
 
     def _decision_path(self, day: datetime.date) -> str:
         return f"{self.folder}/decisions/{day}.json"
+
+    def _rollback_path(self, day: datetime.date) -> str:
+        return f"{self.folder}/decisions/{day}.rollback.json"
 
     def keep_readout(self, readout: Readout) -> str:
         """Store a readout under its digest, and return its path; a day read again on other data

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.approval import Approval
 from flywheel_core.experiments.assignment import Allocation, ramped
-from flywheel_core.experiments.config import ReadoutConfig
+from flywheel_core.experiments.config import ExperimentRule, ReadoutConfig
 from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.readout import DayReadout
 
@@ -35,13 +36,18 @@ Phase = Literal["window", "ramping", "released", "rolled_back"]
 
 class RampState(Record):
     """Where an experiment stands. `first_day` starts the days that this step reads; `decided`
-    is the newest day that was decided."""
+    is the newest day that was decided; `approval` is what allowed the ramp. `rule` is the policy's
+    at the start: what an experiment is read by is fixed before it is read. `took_effect` is the
+    day on which the allocation changed, of which nothing is read."""
 
     experiment_id: str
     phase: Phase = "window"
     allocation: Allocation
     first_day: datetime.date
+    rule: ExperimentRule
+    took_effect: datetime.date | None = None
     decided: datetime.date | None = None
+    approval: Approval | None = None
 
     @property
     def is_over(self) -> bool:
@@ -57,10 +63,12 @@ class Action(Record):
 
 
 def step_config(state: RampState, config: ReadoutConfig) -> ReadoutConfig:
-    """How this step is read: its own first day, its own length and its planned shares."""
-    num_days = config.num_days if state.phase == "window" else RAMP_STEP_DAYS
+    """How this step is read: by the rule from the experiment's start, with the step's own first
+    day, length and planned shares; only how a reading is shown is `config`'s."""
+    num_days = state.rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
     return config.model_copy(
         update={
+            **dict(state.rule),
             "first_day": state.first_day,
             "num_days": num_days,
             "test_share": state.allocation.test_share,
@@ -137,8 +145,20 @@ def _texts(lifts: Mapping[str, Lift]) -> str:
     return ", ".join(f"{name} {lift.text()}" for name, lift in lifts.items())
 
 
-def advance(state: RampState, day: datetime.date, action: Action) -> RampState:
-    """The state after an action of a day; an action never goes back in time."""
+def advance(
+    state: RampState,
+    day: datetime.date,
+    action: Action,
+    *,
+    approval: Approval | None = None,
+    took_effect: datetime.date | None = None,
+) -> RampState:
+    """The state after an action of a day; an action never goes back in time. `approval` is what
+    allowed a ramp; the steps after it rest on it too.
+
+    `took_effect` is the day on which the action is taken, `day` unless an answer came late: users
+    changed arms on it, so the next step is read from the first full day after it.
+    """
     if state.decided is not None and day <= state.decided and action.kind != "nothing":
         raise ConfigError(
             f"day {day}: {state.decided} was decided already; reading a day again moves nothing"
@@ -149,13 +169,17 @@ def advance(state: RampState, day: datetime.date, action: Action) -> RampState:
         return rolled_back(state).model_copy(update={"decided": day})
     changed: dict[str, object] = {"decided": day}
     if action.kind == "release":
+        if state.phase != "ramping":
+            raise ConfigError(f"day {day}: only a ramp is released, not a {state.phase}")
         changed["phase"] = "released"
         changed["allocation"] = ramped(state.allocation, state.allocation.range_share)
     elif action.kind == "ramp":
         share = next(one for one in RAMP_SHARES if one > state.allocation.test_share)
         changed["phase"] = "ramping"
         changed["allocation"] = ramped(state.allocation, share)
-        changed["first_day"] = day + datetime.timedelta(days=1)
+        changed["took_effect"] = max(day, took_effect or day)
+        changed["first_day"] = max(day, took_effect or day) + datetime.timedelta(days=1)
+        changed["approval"] = approval or state.approval
     if action.kind in ("wait", "ask"):
         del changed["decided"]  # the day is still to be decided
     return state.model_copy(update=changed)

@@ -6,16 +6,19 @@ the logs, so an answer to other figures is no answer.
 """
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from flywheel_core.artifacts import digest_of
+from flywheel_core.experiments.approval import Answered, Approval, Asked
 from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.experiments.readout import MetricReadout, Readout
 from flywheel_core.release.decision import (
     DIGEST_PREFIX,
     ApprovalRecord,
     RunRecord,
+    UnprovenRecord,
     check_answer,
     digest_in_body,
 )
@@ -23,20 +26,19 @@ from flywheel_core.release.experiments import Experiment
 from flywheel_core.release.policy import ReleasePolicy, policy_digest
 from flywheel_core.release.promotion import AirflowRecords, Question
 from flywheel_core.release.ramping import DayRun, run_day
+from flywheel_core.release.releasing import Proof
 from flywheel_core.store import Store
 
 
-def question_digest(experiment: Experiment, readout: Readout, policy: ReleasePolicy) -> str:
+def asked_about(experiment: Experiment, readout: Readout, policy: ReleasePolicy) -> Asked:
     """All that a release manager decides on, by digest."""
-    return digest_of(
-        {
-            "experiment": experiment.experiment_id,
-            "candidate": experiment.candidate_digest,
-            "control": experiment.control_digest,
-            "day": str(readout.newest.day),
-            "readout": digest_of(readout.model_dump(mode="json")),
-            "policy": policy_digest(policy),
-        }
+    return Asked(
+        experiment=experiment.experiment_id,
+        candidate=experiment.candidate_digest,
+        control=experiment.control_digest,
+        day=readout.newest.day,
+        readout=digest_of(readout.model_dump(mode="json")),
+        policy=policy_digest(policy),
     )
 
 
@@ -49,7 +51,7 @@ def experiment_question(
     read = run.readout.newest
     others = [one for name, one in read.guardrails.items() if name not in read.metrics]
     rows = [*read.metrics.values(), *others]
-    digest = question_digest(experiment, run.readout, policy)
+    digest = asked_about(experiment, run.readout, policy).digest
     lines = [
         run.readout.sentence,
         "",
@@ -85,26 +87,72 @@ def settle(
     dag_id: str,
     run_id: str,
     task_id: str,
+    today: datetime.date | None = None,
 ) -> DayRun:
     """Follow the answer to the question of approval `task_id`, if one was to be asked; whatever
     does not hold of Airflow's own record of it is a `PromotionRefused`, and nothing moves."""
 
-    def answered(readout: Readout) -> tuple[Literal["approve", "reject"], str]:
-        detail = airflow.approval_record(dag_id, run_id, task_id)
-        record = None
-        if detail is not None:
-            record = ApprovalRecord.from_hitl_detail(
-                detail,
-                decision_digest=digest_in_body(detail.get("body")),
-                automated=bool((detail.get("params_input") or {}).get("automated")),
-            )
-        return check_answer(
-            record,
+    def answered(readout: Readout) -> Answered:
+        about = asked_about(experiment, readout, policy)
+        current_try = airflow.current_try(dag_id, run_id, task_id)
+        answer, by = check_answer(
+            _record(airflow.approval_record(dag_id, run_id, task_id)),
             policy=policy,
-            digest_expected=question_digest(experiment, readout, policy),
-            current_try_number=airflow.current_try(dag_id, run_id, task_id),
+            digest_expected=about.digest,
+            current_try_number=current_try,
             run=RunRecord.from_dag_run(airflow.dag_run(dag_id, run_id)),
         )
+        approval = Approval(
+            asked=about,
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=task_id,
+            try_number=current_try,
+            by=by,
+        )
+        return Answered(answer=answer, by=by, approval=approval)
 
-    config = ReadoutConfig.under(policy.experiment)
-    return run_day(store, flywheel, experiment, asked, config, answered=answered)
+    return run_day(
+        store,
+        flywheel,
+        experiment,
+        asked,
+        ReadoutConfig.under(policy.experiment),
+        answered=answered,
+        proof=proof_by(airflow, policy),
+        today=today,
+    )
+
+
+def proof_by(airflow: AirflowRecords, policy: ReleasePolicy) -> Proof:
+    """Bears an approval out by Airflow's record of the very try it was given in, checked anew in
+    everything; a `PromotionRefused` where that does not hold."""
+
+    def prove(approval: Approval) -> None:
+        task = (approval.dag_id, approval.run_id, approval.task_id)
+        tries = airflow.approval_tries(*task, up_to=approval.try_number)
+        records = [_record(detail) for detail in tries]
+        answer, by = check_answer(
+            next((one for one in records if one and one.try_number == approval.try_number), None),
+            policy=policy,
+            digest_expected=approval.asked.digest,
+            current_try_number=approval.try_number,
+            run=RunRecord.from_dag_run(airflow.dag_run(approval.dag_id, approval.run_id)),
+        )
+        if (answer, by) != ("approve", approval.by):
+            raise UnprovenRecord(
+                f"the ramp says that {approval.by} approved it in run {approval.run_id!r}, but "
+                f"Airflow says {answer} by {by}; end the experiment by `flywheel ab end`"
+            )
+
+    return prove
+
+
+def _record(detail: Mapping[str, Any] | None) -> ApprovalRecord | None:
+    if detail is None:
+        return None
+    return ApprovalRecord.from_hitl_detail(
+        detail,
+        decision_digest=digest_in_body(detail.get("body")),
+        automated=bool((detail.get("params_input") or {}).get("automated")),
+    )

@@ -14,30 +14,36 @@ from typing import TypeAlias
 
 from flywheel_core.artifacts import Record
 from flywheel_core.days import WORLD_EPOCH, keep_days, kept_days, last_day
-from flywheel_core.errors import ConfigError, InputDataError
+from flywheel_core.errors import InputDataError
 from flywheel_core.experiments.analyze import analyze
+from flywheel_core.experiments.approval import Answered, Approval
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.experiments.exposure_log import days_logged, fetch_days
 from flywheel_core.experiments.journal import BY, Journal
 from flywheel_core.experiments.ramp import (
     Action,
-    Answer,
     RampState,
     day_to_read,
     next_action,
     step_config,
 )
 from flywheel_core.experiments.readout import Readout
-from flywheel_core.pointers import Pointer, PointerRecord
-from flywheel_core.release.decision import StaleCandidate
-from flywheel_core.release.experiments import CANDIDATE, Experiment, read_open_experiment
-from flywheel_core.release.promotion import PRODUCTION, is_frozen
+from flywheel_core.release.experiments import Experiment
+from flywheel_core.release.promotion import is_frozen
+from flywheel_core.release.releasing import (
+    Proof,
+    follow,
+    require_borne_out,
+    require_control,
+    require_releasable,
+    was_released,
+)
 from flywheel_core.store import Store
 
 DAYS_PER_GENERATION = 7
 
-AnswerOf: TypeAlias = Callable[[Readout], tuple[Answer, str]]
+AnswerOf: TypeAlias = Callable[[Readout], Answered]
 
 
 class DayRun(Record):
@@ -60,37 +66,50 @@ def run_day(
     config: ReadoutConfig,
     *,
     answered: AnswerOf | None = None,
+    proof: Proof | None = None,
+    today: datetime.date | None = None,
 ) -> DayRun:
     """Read the experiment to the end of `asked`, decide, and take the step. A day at or before the
     newest decided one is only told again.
 
     Where a release manager is to be asked, `answered` says what the answer to this readout was
-    and who gave it; without it the day stays open.
+    and who gave it; without it the day stays open. `proof` bears an approval out once more before
+    a release; without it nothing is released. `today` is the date of real traffic, whose day must
+    be over before it is read; None for simulated days, which are.
     """
     journal = Journal(store, flywheel, experiment.experiment_id)
     state = _opened(store, journal, experiment, config)
     if state is None:
-        said = "no exposures yet"
-        return DayRun(
-            experiment_id=experiment.experiment_id,
-            day=asked,
-            action=Action(kind="wait", reason=said),
-            moved=False,
-            said=said,
-        )
+        return _waits(experiment, asked, None, "no exposures yet")
     if state.is_over or (state.decided is not None and asked <= state.decided):
-        return _told_again(store, flywheel, journal, experiment, state, asked)
+        return _told_again(store, flywheel, journal, experiment, state, asked, proof)
     day = day_to_read(state, config, asked)
+    if day < state.first_day:
+        return _waits(experiment, day, state, f"this step starts on {state.first_day}")
+    if today is not None and day >= today:
+        return _waits(experiment, day, state, f"{day} is not over; run again on a later day")
     readout = _read(store, experiment, step_config(state, config), day)
     journal.keep_readout(readout)
-    by = BY
+    by, approval = BY, state.approval
     action = next_action(state, readout.newest)
-    if action.kind == "ask" and answered is not None:
-        answer, by = answered(readout)
-        action = next_action(state, readout.newest, answer)
-    action = _allowed(store, flywheel, experiment, action)
-    decided = journal.decide(readout, action, by=by)
-    _follow(store, flywheel, experiment, decided.decision.action, by)
+    if action.kind == "ask":
+        answer = answered(readout) if answered else _recorded(journal, experiment, readout, proof)
+        if answer is not None:
+            by, approval = answer.by, answer.approval
+            action = next_action(state, readout.newest, answer.answer)
+    action = _allowed(store, flywheel, experiment, action, approval, proof)
+    decided = journal.decide(
+        readout, action, by=by, approval=approval, took_effect=max(day, today or asked)
+    )
+    follow(
+        store,
+        flywheel,
+        experiment,
+        decided.state,
+        proof,
+        by=by,
+        reason=decided.decision.action.reason,
+    )
     return DayRun(
         experiment_id=experiment.experiment_id,
         day=day,
@@ -100,6 +119,33 @@ def run_day(
         readout=readout,
         said=f"{decided.decision.action.kind}: {decided.decision.action.reason}",
     )
+
+
+def _waits(
+    experiment: Experiment, day: datetime.date, state: RampState | None, said: str
+) -> DayRun:
+    return DayRun(
+        experiment_id=experiment.experiment_id,
+        day=day,
+        action=Action(kind="wait", reason=said),
+        moved=False,
+        state=state,
+        said=said,
+    )
+
+
+def _recorded(
+    journal: Journal, experiment: Experiment, readout: Readout, proof: Proof | None
+) -> Answered | None:
+    """The approval of exactly these figures that a run recorded before it died: nobody is asked
+    twice. Only Airflow's own record makes it count, for decisions lie where jobs write too."""
+    found = journal.decision(readout.newest.day)
+    if found is None or found.action.kind != "ramp" or found.approval is None or proof is None:
+        return None
+    if not found.approval.asked.is_about(readout):
+        return None
+    require_borne_out(experiment, found.approval, proof)
+    return Answered(answer="approve", by=found.approval.by, approval=found.approval)
 
 
 def _opened(
@@ -114,17 +160,12 @@ def _opened(
         test_share=config.test_share,
         control_share=config.control_share,
     )
-    return journal.start(config.first_day or days[0], allocation)
+    return journal.start(config.first_day or days[0], allocation, config.rule())
 
 
 def _read(
     store: Store, experiment: Experiment, config: ReadoutConfig, day: datetime.date
 ) -> Readout:
-    assert config.first_day is not None  # `step_config` sets it
-    if day < config.first_day:
-        raise ConfigError(
-            f"day {day}: this step starts on {config.first_day}; run that day or a later one"
-        )
     with tempfile.TemporaryDirectory(prefix="flywheel-ab-") as name:
         logs = [
             fetch_days(store, folder, day, Path(name) / part)
@@ -152,28 +193,24 @@ def events_of(experiment: Experiment) -> str:
     return f"{parent}/events"
 
 
-def _allowed(store: Store, flywheel: str, experiment: Experiment, action: Action) -> Action:
+def _allowed(
+    store: Store,
+    flywheel: str,
+    experiment: Experiment,
+    action: Action,
+    approval: Approval | None,
+    proof: Proof | None,
+) -> Action:
     """The action, or to wait where the freeze switch forbids it. A rollback is never held up."""
-    if action.kind in ("ramp", "release"):
-        if is_frozen(store, flywheel):
-            return Action(
-                kind="wait", reason="promotions are frozen; lift the freeze, then run again"
-            )
-        _require_control(store, flywheel, experiment)
+    if action.kind not in ("ramp", "release"):
+        return action
+    if is_frozen(store, flywheel):
+        return Action(kind="wait", reason="promotions are frozen; lift the freeze, then run again")
+    if action.kind == "release":  # before it is recorded, for the router follows the record
+        require_releasable(store, flywheel, experiment, approval, proof)
+    else:
+        require_control(store, flywheel, experiment)
     return action
-
-
-def _require_control(store: Store, flywheel: str, experiment: Experiment) -> PointerRecord:
-    """Production's record, if it is the model that the experiment compared with."""
-    production = Pointer(store, flywheel, PRODUCTION).newest()
-    digest = production.value.get("digest") if production else None
-    if production is None or digest not in (experiment.control_digest, experiment.candidate_digest):
-        raise StaleCandidate(
-            f"production is {str(digest)[:16]}, but the experiment compared with "
-            f"{experiment.control_digest[:16]}: production has moved since; end this experiment "
-            "and start a climb from production"
-        )
-    return production
 
 
 def _told_again(
@@ -183,19 +220,25 @@ def _told_again(
     experiment: Experiment,
     state: RampState,
     asked: datetime.date,
+    proof: Proof | None,
 ) -> DayRun:
+    """Tell a decided day, and complete what a run that died after the last step left to do."""
     decision = journal.decision(asked)
-    if state.is_over:  # a run that died after the last step left this to do
-        kind = "release" if state.phase == "released" else "rollback"
-        _follow(store, flywheel, experiment, Action(kind=kind, reason=state.phase), BY)
+    to_release = state.phase == "released" and not was_released(store, flywheel, experiment)
+    if to_release and is_frozen(store, flywheel):
+        return _waits(
+            experiment, asked, state, "frozen before production was moved; lift the freeze"
+        )
+    done = follow(store, flywheel, experiment, state, proof, by=BY, reason=state.phase)
     action = next_over(decision.action if decision else None, state)
+    what = "; ".join(done) or "nothing moves"
     return DayRun(
         experiment_id=experiment.experiment_id,
         day=asked,
         action=action,
-        moved=False,
+        moved=bool(done),
         state=state,
-        said=f"{asked} was decided before; nothing moves: {action.reason}",
+        said=f"{asked} was decided before; {what}: {action.reason}",
     )
 
 
@@ -204,59 +247,6 @@ def next_over(action: Action | None, state: RampState) -> Action:
     if action is not None:
         return Action(kind="nothing", reason=f"it was {action.kind} ({action.reason})")
     return Action(kind="nothing", reason=f"the experiment stands at: {state.phase}")
-
-
-def end_experiment(store: Store, flywheel: str, *, by: str, reason: str) -> RampState | None:
-    """Roll the open experiment back by hand, at any time and with Airflow down: nobody meets the
-    candidate any more, and its experiment is closed. None where it had not started."""
-    experiment = read_open_experiment(store, flywheel)
-    if experiment is None:
-        raise ConfigError(f"flywheel {flywheel!r} has no open experiment; `flywheel status` shows")
-    journal = Journal(store, flywheel, experiment.experiment_id)
-    state = journal.end(by=by, reason=reason) if journal.is_started else None
-    _close(store, flywheel, experiment, by, reason)
-    return state
-
-
-def _follow(store: Store, flywheel: str, experiment: Experiment, action: Action, by: str) -> None:
-    """Move the pointers that a release or a rollback moves."""
-    if action.kind == "release":
-        _release(store, flywheel, experiment, by, action.reason)
-    if action.kind in ("release", "rollback"):
-        _close(store, flywheel, experiment, by, action.reason)
-
-
-def _release(store: Store, flywheel: str, experiment: Experiment, by: str, reason: str) -> None:
-    production = _require_control(store, flywheel, experiment)
-    if production.value.get("digest") == experiment.candidate_digest:
-        return  # an earlier try of this day moved it
-    candidate = _candidate(store, flywheel, experiment)
-    value = {**candidate.value, "experiment": {**candidate.value["experiment"], "state": "closed"}}
-    Pointer(store, flywheel, PRODUCTION).move(
-        value, expected_number=production.number, by=by, reason=reason
-    )
-
-
-def _close(store: Store, flywheel: str, experiment: Experiment, by: str, reason: str) -> None:
-    candidate = _candidate(store, flywheel, experiment)
-    described = candidate.value["experiment"]
-    if described["state"] == "closed":
-        return
-    value = {**candidate.value, "experiment": {**described, "state": "closed"}}
-    Pointer(store, flywheel, CANDIDATE).move(
-        value, expected_number=candidate.number, by=by, reason=reason
-    )
-
-
-def _candidate(store: Store, flywheel: str, experiment: Experiment) -> PointerRecord:
-    newest = Pointer(store, flywheel, CANDIDATE).newest()
-    described = (newest.value.get("experiment") or {}) if newest else {}
-    if newest is None or described.get("experiment_id") != experiment.experiment_id:
-        raise StaleCandidate(
-            f"candidate names experiment {described.get('experiment_id')!r}, not "
-            f"{experiment.experiment_id!r}: another one was opened since; run that one"
-        )
-    return newest
 
 
 def day_of_run(
@@ -312,4 +302,4 @@ def next_world_day(journal: Journal, generation: int) -> datetime.date:
     state = journal.state()
     if state.decided is None:
         return state.first_day
-    return state.decided + datetime.timedelta(days=1)
+    return max(state.first_day, state.decided + datetime.timedelta(days=1))

@@ -161,6 +161,11 @@ def _guard_check(read: MetricReadout) -> Check:
     return Check("pass", "held", name, said)
 
 
+def experiment_page(reports: Path, flywheel: str, experiment_id: str) -> Path:
+    """Where an experiment's page lies: each has its own, so that an old one can still be read."""
+    return reports / f"{flywheel}-experiment-{experiment_id}.html"
+
+
 def write_experiment_page(store: Store, flywheel: str, run: DayRun, path: Path) -> Path:
     """Write the page of a day's run, with every experiment that ended beside it."""
     if run.readout is None:

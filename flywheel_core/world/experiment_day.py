@@ -51,7 +51,7 @@ def log_world_day(
     if journal.is_started:
         state = journal.state()
         first, allocation = state.first_day, state.allocation
-        num_days = rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
+        num_days = state.rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
         if state.is_over:
             return
     there = days_logged(store, experiment.exposures)

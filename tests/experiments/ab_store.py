@@ -1,13 +1,19 @@
 """A store with production at one model and an experiment with another one, and its logs."""
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from flywheel_core.artifacts import digest_of
+from flywheel_core.experiments.approval import Answered, Approval, Asked
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.exposure_log import append_day
+from flywheel_core.experiments.readout import Readout
 from flywheel_core.pointers import Pointer
+from flywheel_core.release.decision import UnprovenRecord
 from flywheel_core.release.experiments import Experiment
 from flywheel_core.store import LocalStore, Store
 from flywheel_core.world.experiment import ExperimentConfig
@@ -63,3 +69,30 @@ def production(store: Store) -> str:
 
 def start(store: Store, step: float) -> None:
     log_days(store, step, Allocation(experiment_id="x7"), FIRST, 7)
+
+
+def say(answer: Any, by: str = "rm") -> Callable[[Readout], Answered]:
+    """An answer as `settle` hands it in after Airflow's record was checked."""
+
+    def answered(readout: Readout) -> Answered:
+        asked = Asked(
+            experiment=EXPERIMENT.experiment_id,
+            candidate=EXPERIMENT.candidate_digest,
+            control=EXPERIMENT.control_digest,
+            day=readout.newest.day,
+            readout=digest_of(readout.model_dump(mode="json")),
+            policy="0" * 64,
+        )
+        approval = Approval(asked=asked, dag_id="d", run_id="r", task_id="t", try_number=1, by=by)
+        return Answered(answer=answer, by=by, approval=approval)
+
+    return answered
+
+
+def borne_out(approval: Approval) -> None:
+    """Airflow has the approval."""
+
+
+def not_borne_out(approval: Approval) -> None:
+    """Airflow has no such approval."""
+    raise UnprovenRecord(f"Airflow has no approval by {approval.by}")

@@ -2,11 +2,22 @@
 and the simulated world lives an experiment day by day, from a promoted candidate on."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ab_store import EXPERIMENT, FLYWHEEL, day, open_store, production, start
+from ab_store import (
+    EXPERIMENT,
+    FLYWHEEL,
+    borne_out,
+    day,
+    log_days,
+    open_store,
+    production,
+    say,
+    start,
+)
 
 from flywheel_core.artifacts import ArtifactRef, Attempt
 from flywheel_core.errors import ArtifactMissing, InputDataError, PromotionRefused
@@ -21,11 +32,11 @@ from flywheel_core.release.decision import (
     ResponseOutdated,
     SelfApprovalNotAllowed,
 )
-from flywheel_core.release.experiment_answers import experiment_question, settle
+from flywheel_core.release.experiment_answers import experiment_question, proof_by, settle
 from flywheel_core.release.experiments import Experiment, read_open_experiment
 from flywheel_core.release.policy import ReleasePolicy
 from flywheel_core.release.ramping import DayRun, day_of_run, run_day
-from flywheel_core.report.experiment_page import write_experiment_page
+from flywheel_core.report.experiment_page import experiment_page, write_experiment_page
 from flywheel_core.store import LocalStore, Store
 from flywheel_core.world.experiment import ExperimentConfig
 from flywheel_core.world.experiment_day import log_world_day
@@ -44,8 +55,11 @@ def store(tmp_path: Path) -> Store:
 class AirflowFake:
     """Airflow's four answers, as a dictionary each; named a fake, for tests only."""
 
-    def __init__(self, detail: dict[str, Any] | None, **run: Any) -> None:
+    def __init__(
+        self, detail: dict[str, Any] | None, *, earlier: Sequence[dict[str, Any]] = (), **run: Any
+    ) -> None:
         self.detail = detail
+        self.earlier = list(earlier)
         self.run = {"run_type": "scheduled", "triggering_user_name": None, **run}
 
     def approval_record(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
@@ -54,7 +68,8 @@ class AirflowFake:
     def approval_tries(
         self, dag_id: str, run_id: str, task_id: str, *, up_to: int
     ) -> list[dict[str, Any]]:
-        return []
+        known = [*self.earlier, *([self.detail] if self.detail else [])]
+        return [one for one in known if one["task_instance"]["try_number"] <= up_to]
 
     def current_try(self, dag_id: str, run_id: str, task_id: str) -> int:
         return 1
@@ -106,9 +121,41 @@ def test_an_approval_ramps_and_a_rejection_rolls_back(store: Store, tmp_path: Pa
     assert decision is not None
     assert decision.by == "alice"
     assert follow(store, answer(body, "Reject")).action.kind == "nothing"  # it is decided
-    page = write_experiment_page(store, FLYWHEEL, run, tmp_path / "page.html")
+    page = experiment_page(tmp_path, FLYWHEEL, "x7")
+    assert page != experiment_page(tmp_path, FLYWHEEL, "x8")
+    write_experiment_page(store, FLYWHEEL, run, page)
+    assert "ramp: approved: 50 %" in page.read_text()
     assert "Over the releases" in page.read_text()
     assert [name for name, _ in ended_experiments(store, FLYWHEEL)] == ["x7"]
+
+
+def test_a_release_asks_airflow_again_for_the_approval_of_the_ramp(store: Store) -> None:
+    start(store, 1.0)
+    approved = answer(ask(store))
+    ramped = follow(store, approved)
+    assert ramped.state is not None
+    assert ramped.state.approval is not None
+    assert (ramped.state.approval.run_id, ramped.state.approval.try_number) == ("r", 1)
+    log_days(store, 1.0, ramped.state.allocation, day(7), 1)
+    for forged in (
+        None,
+        {**approved, "chosen_options": ["Reject"]},
+        {**approved, "responded_by_user": {"id": "mallory", "name": "Mallory"}},
+        {**approved, "task_instance": {"try_number": 2}},
+        {**approved, "body": "decision digest: " + "0" * 64},
+    ):
+        proof = proof_by(AirflowFake(forged), POLICY)
+        with pytest.raises(PromotionRefused):
+            run_day(store, FLYWHEEL, EXPERIMENT, day(7), CONFIG, proof=proof)
+        assert production(store) == EXPERIMENT.control_digest
+        assert Journal(store, FLYWHEEL, "x7").state().phase == "ramping"
+    assert ramped.state.approval is not None
+    proof_by(AirflowFake(approved), POLICY)(ramped.state.approval)
+    asked_again = {**approved, "task_instance": {"try_number": 2}, "response_received": False}
+    proof = proof_by(AirflowFake(asked_again, earlier=[approved]), POLICY)
+    released = run_day(store, FLYWHEEL, EXPERIMENT, day(7), CONFIG, proof=proof)
+    assert released.action.kind == "release"
+    assert production(store) == EXPERIMENT.candidate_digest
 
 
 def test_a_rejection_rolls_back(store: Store) -> None:
@@ -196,8 +243,8 @@ def live_a_day(store: Store, run_id: str, *, approve: bool = False) -> DayRun:
         store, FLYWHEEL, EXPERIMENT, run_id, given=None, scheduled_for=None, simulated=True
     )
     log_world_day(store, FLYWHEEL, EXPERIMENT, RULE, asked, size=SIZE)
-    answered = (lambda readout: ("approve", "alice")) if approve else None
-    return run_day(store, FLYWHEEL, EXPERIMENT, asked, CONFIG, answered=answered)
+    answered = say("approve", "alice") if approve else None
+    return run_day(store, FLYWHEEL, EXPERIMENT, asked, CONFIG, answered=answered, proof=borne_out)
 
 
 def test_the_world_lives_an_experiment_to_its_release(tmp_path: Path) -> None:

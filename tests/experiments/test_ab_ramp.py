@@ -10,10 +10,12 @@ from ab_store import (
     FIRST,
     FLYWHEEL,
     SMALL,
+    borne_out,
     day,
     log_days,
     open_store,
     production,
+    say,
     start,
 )
 from typer.testing import CliRunner
@@ -43,7 +45,12 @@ from flywheel_core.store import Store
 from flywheel_core.world.experiment_logs import simulate_logs
 
 CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
-STATE = RampState(experiment_id="x", allocation=Allocation(experiment_id="x"), first_day=FIRST)
+STATE = RampState(
+    experiment_id="x",
+    allocation=Allocation(experiment_id="x"),
+    first_day=FIRST,
+    rule=CONFIG.rule(),
+)
 
 
 def lift(estimate: float, half: float) -> Lift:
@@ -135,8 +142,9 @@ def store(tmp_path: Any) -> Store:
 
 
 def run(store: Store, number: int, answer: Any = None, by: str = "rm") -> DayRun:
-    answered = (lambda readout: (answer, by)) if answer else None
-    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), CONFIG, answered=answered)
+    answered = say(answer, by) if answer else None
+    asked = day(number)
+    return run_day(store, FLYWHEEL, EXPERIMENT, asked, CONFIG, answered=answered, proof=borne_out)
 
 
 def test_a_better_candidate_is_ramped_and_released_and_old_days_move_nothing(store: Store) -> None:
@@ -234,7 +242,7 @@ def test_a_production_that_moved_meanwhile_is_not_overwritten(store: Store) -> N
     assert production(store) == "z" * 64
 
 
-@pytest.mark.parametrize("dies_in", ["_take_step", "_follow"])
+@pytest.mark.parametrize("dies_in", ["_take_step", "follow"])
 def test_a_run_that_dies_half_way_is_completed_by_the_next(
     store: Store, dies_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
