@@ -301,7 +301,9 @@ def test_a_candidate_rolled_back_before_its_last_day_is_among_the_ended(store: S
 def test_the_readout_that_was_decided_on_is_the_one_shown(store: Store) -> None:
     """Other readouts of the last day, whose names sort before and after its own, change nothing."""
     start(store, 1.0)
-    run = run_day(store, FLYWHEEL, EXPERIMENT, day(6), CONFIG, answered=lambda _: ("approve", "a"))
+    run = run_day(
+        store, FLYWHEEL, EXPERIMENT, day(6), CONFIG, answered=say("approve", "a"), proof=borne_out
+    )
     assert run.readout is not None
     journal = Journal(store, FLYWHEEL, "x7")
     own = journal.keep_readout(run.readout)
