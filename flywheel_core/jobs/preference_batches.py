@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from flywheel_core.annotation.adjudication import has_consensus
 from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.records import PAIRS, Surface, missing_columns, read_table
-from flywheel_core.rewards.ledger import has_consensus
 from flywheel_core.stages import BATCH
 
 Reviews = Literal["all", "single", "unanimous"]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flywheel_core.annotation.pairs import is_held_out
+from flywheel_core.annotation.pairs import held_out_unit, is_held_out
 from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import (
@@ -132,8 +132,8 @@ def _signal_specs(
     section: RewardModelsSection, traffic: pa.Table, work: Path
 ) -> list[RewardModelSpec]:
     held_out = [
-        is_held_out(conversation, SIGNAL_HELD_OUT_SHARE)
-        for conversation in traffic.column("conversation_id").to_pylist()
+        is_held_out(held_out_unit(row), SIGNAL_HELD_OUT_SHARE)
+        for row in traffic.select(["user_id", "conversation_id"]).to_pylist()
     ]
     table = traffic.append_column("held_out", pa.array(held_out))
     specs = []

@@ -26,7 +26,6 @@ Change = Literal["regressed", "unsure", "held", "gained", "too few pairs"]
 
 LEDGER_FILE = "ledger.json"
 SCHEMA_VERSION: Literal[1] = 1
-REVIEWS_MIN = 3
 PAIRS_MIN = 20
 """Consensus pairs a comparison of two models needs."""
 
@@ -98,11 +97,6 @@ class Ledger(Record):
     def family(self, model: str) -> Family:
         """The family, empty where it has no cell yet."""
         return next((one for one in self.families if one.model == model), Family(model=model))
-
-
-def has_consensus(votes: Sequence[int]) -> bool:
-    """Table 9's rule: three annotators or more, all for the same response; a tie is for none."""
-    return len(votes) >= REVIEWS_MIN and len(set(votes)) == 1 and votes[0] in (0, 1)
 
 
 def correctness(scores: npt.ArrayLike, first_is_better: npt.ArrayLike) -> Floats:

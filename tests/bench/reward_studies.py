@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from flywheel_core.annotation.adjudication import has_consensus
 from flywheel_core.evaluation.statistics import Interval, paired_difference, wilson_interval
 from flywheel_core.jobs.preference_batches import with_reviews
 from flywheel_core.rewards.ledger import (
@@ -22,7 +23,6 @@ from flywheel_core.rewards.ledger import (
     Outcome,
     correctness,
     extend,
-    has_consensus,
     regressions,
 )
 from flywheel_core.world.contexts import ChatContext

@@ -124,6 +124,12 @@ def test_linting_is_in_the_keys_of_the_two_stages_that_lint(tmp_path: Path) -> N
         assert (one == other) is same
 
 
+def num_spoken_turns(rows: list[dict[str, Any]]) -> int:
+    """Turns the guard is asked about, once where rows share them: all but the system's, and the
+    response."""
+    return sum(turn["role"] != "system" for row in rows for turn in row["messages"]) + len(rows)
+
+
 def test_the_stage_asks_the_guard_and_lints_what_rl_reads(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path / "store"))
     plan = plan_of(store, recipe(tmp_path, lint=LINT, **guarded(tmp_path)), "run")
@@ -137,7 +143,7 @@ def test_the_stage_asks_the_guard_and_lints_what_rl_reads(tmp_path: Path) -> Non
     work = tmp_path / "scratch" / "work"
     site = Site(store, tmp_path / "scratch", work, engines, launch, lambda *_: None)
     manifest = execute(site, plan, "curate")
-    assert guard.num_prompts == 2 * len(rows)
+    assert 2 * len(rows) <= guard.num_prompts <= num_spoken_turns(rows)
     unsafe = sum("Question 1-13?" in row["messages"][-1]["content"] for row in rows)
     assert manifest.metrics["rejected"] == {"safety_unsafe": unsafe}
     assert manifest.metrics["safety"]["rows_by_category"] == {"S1": unsafe}
@@ -233,7 +239,7 @@ def curate_here(
 def test_the_command_asks_the_guard_and_knows_its_work_by_the_weights(tmp_path: Path) -> None:
     guard = Guarding()
     report = curate_here(tmp_path, recipe(tmp_path, lint=LINT, **guarded(tmp_path)), guard)
-    assert guard.num_prompts == 2 * 1_400
+    assert 2 * len(chats()) <= guard.num_prompts <= num_spoken_turns(chats())
     assert report["rejected"]["safety_unsafe"] > 0
     assert report["phases"]["read"] == 1_400
     assert report["lint"]["rows"] == 60
@@ -266,7 +272,7 @@ def test_names_without_presidio_are_refused_before_the_first_row(tmp_path: Path)
 
 
 def test_the_laptop_recipes_ask_no_model_and_the_70b_one_does() -> None:
-    defaults = CurationSection(prompts_per_surface=dict.fromkeys(SPLITS, 1))
+    defaults = CurationSection(prompts_per_surface=dict.fromkeys(SPLITS, 10))
     for name in ("tiny_cpu", "smoke", "topical_chat"):
         section = load_recipe(name).curation
         assert section.row_rules == defaults.row_rules

@@ -15,7 +15,6 @@ from flywheel_core.rewards.ledger import (
     Outcome,
     correctness,
     extend,
-    has_consensus,
     regressions,
     summary,
 )
@@ -32,23 +31,6 @@ def outcome(model: int, batch: int, right: list[float], workflow: str = STATIC) 
 
 def draws(rate: float, count: int = 200, seed: int = 0) -> list[float]:
     return (np.random.default_rng(seed).random(count) < rate).astype(float).tolist()
-
-
-@pytest.mark.parametrize(
-    ("votes", "agreed"),
-    [
-        ([1, 1, 1], True),
-        ([0, 0, 0, 0], True),
-        ([1, 1, 0], False),
-        ([1, 1], False),
-        ([1], False),
-        ([-1, -1, -1], False),
-        ([1, 1, -1], False),
-        ([], False),
-    ],
-)
-def test_only_three_annotators_of_one_mind_are_evidence(votes: list[int], agreed: bool) -> None:
-    assert has_consensus(votes) is agreed
 
 
 def test_a_tie_of_scores_is_half_right_and_nan_is_no_answer() -> None:

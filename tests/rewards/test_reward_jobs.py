@@ -34,7 +34,8 @@ def tiny(**sections: dict[str, Any]) -> Recipe:
 
 def traffic(liked: list[bool | None]) -> pa.Table:
     names = [f"c{number}" for number in range(len(liked))]
-    return pa.table({"conversation_id": names, "thumb_up": liked})
+    nobody = pa.nulls(len(names), pa.string())
+    return pa.table({"conversation_id": names, "user_id": nobody, "thumb_up": liked})
 
 
 def specs(table: pa.Table, tmp_path: Path, rows_max: int) -> list[Any]:

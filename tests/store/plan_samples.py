@@ -38,6 +38,7 @@ def make_recipe(base: Path, **changes: Any) -> Recipe:
             "sampling": sampling,
         },
         "curation": {
+            "character_share_max": 1.0,
             "prompts_per_surface": {
                 "annotate": 2,
                 "reject": 2,
@@ -45,7 +46,7 @@ def make_recipe(base: Path, **changes: Any) -> Recipe:
                 "stop": 2,
                 "select": 2,
                 "gate": 2,
-            }
+            },
         },
         "annotation": {"source": "world", "sampling": sampling},
         "reward_models": {
