@@ -77,7 +77,7 @@ def open_store(root: str) -> Store:
 def checked_path(path: str) -> str:
     """`path`, or an error where it could leave the root."""
     pure = PurePosixPath(path)
-    unclean = not path or str(pure) != path or bool(NEVER_IN_A_PATH.search(path))
+    unclean = not pure.parts or str(pure) != path or bool(NEVER_IN_A_PATH.search(path))
     if unclean or pure.is_absolute() or ".." in pure.parts:
         raise StoreRefused(
             f"store path {path!r} is not allowed: use a clean relative path without '..'"

@@ -9,7 +9,7 @@ import pytest
 
 from flywheel_core.engines.checkpoint import require_same_tokenizer, tokenizer_digest
 from flywheel_core.errors import EngineError
-from flywheel_core.plan import BUILTIN_TINY
+from flywheel_core.parents import BUILTIN_TINY
 
 
 @pytest.fixture
