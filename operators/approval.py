@@ -1,7 +1,7 @@
 """The release manager's decision, asked through Airflow's own human-in-the-loop task."""
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
@@ -9,6 +9,9 @@ from airflow.sdk import Param
 from operators.config import Site
 from operators.notify import ApprovalWaits
 from operators.plans import pinned_plan, pinned_plan_path
+
+if TYPE_CHECKING:
+    from flywheel_core.release.policy import ReleasePolicy
 
 AUTOMATED = Param(
     False,
@@ -18,16 +21,17 @@ AUTOMATED = Param(
 )
 
 
-class ReleaseApproval(ApprovalOperator):
-    """Asks only the policy's release managers, shows every verdict, and never answers itself.
+class AskReleaseManagers(ApprovalOperator):
+    """A question that only the policy's release managers may answer, and that never answers itself.
 
-    A rejection is red on purpose. What was shown is bound to the answer by the decision digest
-    in the body's last line: `promote` recomputes it from the artifacts.
+    A rejection is red on purpose.
     """
+
+    question = "Approve?"
 
     def __init__(self, **kwargs: Any) -> None:
         fixed = {
-            "subject": "Release this candidate?",
+            "subject": self.question,
             "body": "",
             "params": {"automated": AUTOMATED},
             "fail_on_reject": True,
@@ -35,6 +39,21 @@ class ReleaseApproval(ApprovalOperator):
             "retries": 0,
         }
         super().__init__(**{**kwargs, **fixed})
+
+    def ask(self, subject: str, body: str, policy: "ReleasePolicy", context: Any) -> Any:
+        """Put the question to the managers of `policy`, and wait for the answer."""
+        self.subject = subject
+        self.body = body
+        self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]
+        self.response_timeout = timedelta(hours=policy.response_timeout_h)
+        return super().execute(context)
+
+
+class ReleaseApproval(AskReleaseManagers):
+    """Shows every verdict. What was shown is bound to the answer by the decision digest in the
+    body's last line: `promote` recomputes it from the artifacts."""
+
+    question = "Release this candidate?"
 
     def execute(self, context: Any) -> Any:
         from flywheel_core.release.case import require_plan_of
@@ -45,8 +64,4 @@ class ReleaseApproval(ApprovalOperator):
         plan = pinned_plan(site, context)
         require_plan_of(plan, pinned_plan_path(site, context))
         asked = question(site.store(), plan, policy, reports=site.home / "reports")
-        self.subject = asked.subject
-        self.body = asked.body
-        self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]
-        self.response_timeout = timedelta(hours=policy.response_timeout_h)
-        return super().execute(context)
+        return self.ask(asked.subject, asked.body, policy, context)

@@ -1,17 +1,14 @@
 """The open experiment's day: read, ask where the window is over, follow the answer."""
 
 import datetime
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowSkipException
 
-from operators.approval import AUTOMATED
+from operators.approval import AskReleaseManagers
 from operators.asked import scheduled_for
 from operators.config import Site
-from operators.notify import ApprovalWaits
 from operators.plans import RECIPE_PARAM, recipe_of
 
 if TYPE_CHECKING:
@@ -143,19 +140,10 @@ class ReadExperiment(BaseOperator):
         return str(run.said)
 
 
-class RampApproval(ApprovalOperator):
-    """Asks the policy's release managers on the last day; skipped on every other one."""
+class RampApproval(AskReleaseManagers):
+    """Asks on the window's last day; skipped on every other one."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        fixed = {
-            "subject": "Ramp this candidate?",
-            "body": "",
-            "params": {"automated": AUTOMATED},
-            "fail_on_reject": True,
-            "notifiers": [ApprovalWaits()],
-            "retries": 0,
-        }
-        super().__init__(**{**kwargs, **fixed})
+    question = "Ramp this candidate?"
 
     def execute(self, context: Any) -> Any:
         from flywheel_core.release.experiment_answers import experiment_question
@@ -168,11 +156,7 @@ class RampApproval(ApprovalOperator):
             raise AirflowSkipException(f"nothing is to be asked: {run.said}")
         policy = opened.site.policy()
         asked = experiment_question(opened.experiment, run, policy, opened.page())
-        self.subject = asked.subject
-        self.body = asked.body
-        self.assigned_users = [{"id": name, "name": name} for name in policy.release_managers]
-        self.response_timeout = timedelta(hours=policy.response_timeout_h)
-        return super().execute(context)
+        return self.ask(asked.subject, asked.body, policy, context)
 
 
 class SettleExperiment(BaseOperator):

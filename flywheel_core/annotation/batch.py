@@ -54,13 +54,7 @@ def label_batch(
     """
     kept, dropped = filter_pairs(drafts, section.difference_max)
     tasks = make_tasks(kept, workflow, question_set(section.question_set), seed)
-    wanted = 1 if section.source == "signals" else section.num_annotators
-    reviews = source.label(tasks, seed)
-    checked = check_reviews(tasks, reviews, num_annotators=wanted)
-    split = tasks_to_adjudicate(tasks, checked, section.adjudicate)
-    if split:
-        reviews = [*reviews, *source.adjudicate(split, seed)]
-        checked = check_reviews(tasks, reviews, num_annotators=wanted)
+    checked = _settled(tasks, tasks, source.label(tasks, seed), section, source, seed)
     return assemble(kept, tasks, checked, workflow, section, dropped)
 
 
@@ -75,16 +69,29 @@ def label_finished_chats(
 ) -> LabelledBatch:
     """Chats were labelled turn by turn; the filters come after, because a chat goes on whether or
     not its turn is good for training. Only splits that stay are worth an adjudicator's time."""
-    wanted = section.num_annotators
-    checked = check_reviews(tasks, reviews, num_annotators=wanted)
     kept, dropped = filter_pairs(drafts, section.difference_max)
     stays = {id(pair) for pair in kept}
     staying = [task for pair, task in zip(drafts, tasks, strict=True) if id(pair) in stays]
-    split = tasks_to_adjudicate(staying, checked, section.adjudicate)
-    if split:
-        reviews = [*reviews, *source.adjudicate(split, seed)]
-        checked = check_reviews(tasks, reviews, num_annotators=wanted)
+    checked = _settled(tasks, staying, reviews, section, source, seed)
     return assemble(kept, staying, checked, workflow, section, dropped)
+
+
+def _settled(
+    tasks: Sequence[AnnotationTask],
+    worth_settling: Sequence[AnnotationTask],
+    reviews: Sequence[Review],
+    section: AnnotationSection,
+    source: AnnotationSource,
+    seed: int,
+) -> CheckedReviews:
+    """The reviews of `tasks`, checked, with an adjudicator's where the annotators split."""
+    wanted = 1 if section.source == "signals" else section.num_annotators
+    checked = check_reviews(tasks, reviews, num_annotators=wanted)
+    split = tasks_to_adjudicate(worth_settling, checked, section.adjudicate)
+    if not split:
+        return checked
+    settled = [*reviews, *source.adjudicate(split, seed)]
+    return check_reviews(tasks, settled, num_annotators=wanted)
 
 
 def assemble(
