@@ -328,9 +328,9 @@ class RejectionSection(Section):
         """A reward model's weight in the composite score, by its name."""
         signal = model.removeprefix("signal_")
         if signal == model:
-            return float(dict(self.preference_weights).get(model, 1.0))  # type: ignore[call-overload]
+            return {str(name): one for name, one in self.preference_weights.items()}.get(model, 1.0)
         default = self.signal_weight if signal in RANKING_SIGNALS else 0.0
-        return float(dict(self.signal_weights).get(signal, default))  # type: ignore[call-overload]
+        return {str(name): one for name, one in self.signal_weights.items()}.get(signal, default)
 
 
 class EvaluationSection(Section):

@@ -7,7 +7,7 @@ ratings in the place of annotation.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flywheel_core.annotation.questions import Workflow
 from flywheel_core.annotation.reviews import Review
@@ -28,6 +28,7 @@ class AnnotationSource(Protocol):
         """One review a task, by somebody who settles splits."""
 
 
+@runtime_checkable
 class ChatPartner(Protocol):
     """An annotator who chats with the character, turn by turn."""
 
@@ -88,8 +89,8 @@ def annotation_source(
 
 def chat_partner(source: AnnotationSource) -> ChatPartner:
     """The source as a partner in chats, or an error that says what to use instead."""
-    if hasattr(source, "next_turn"):
-        return source  # type: ignore[return-value]
+    if isinstance(source, ChatPartner):
+        return source
     raise ConfigError(
         f"annotation: interactive_chats and steerability_chats need a source that chats, and "
         f"{type(source).__name__} takes labels of finished tasks only; set both to 0 (people's own "
