@@ -16,7 +16,7 @@ from flywheel_core.artifacts import file_sha256
 from flywheel_core.erasure.users import NOBODY, Erasures
 from flywheel_core.errors import InputDataError
 from flywheel_core.folders import CLAIM_FILE, claim, unfinished_path, write_whole
-from flywheel_core.ingest.sorting import OnRows, not_told, reader_of, sorted_rows
+from flywheel_core.ingest.sorting import OnRows, not_told, reader_of, said_of_rows, sorted_rows
 from flywheel_core.ingest.topical_chat import HistoryLimits
 
 REPORT_FILE = "report.json"
@@ -42,11 +42,7 @@ class FolderReport:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        lines = [
-            f"{self.source}: {self.read} rows read, {self.accepted} accepted, "
-            f"{sum(self.quarantined.values())} quarantined"
-        ]
-        lines += [f"  quarantined {count}: {name}" for name, count in self.quarantined.items()]
+        lines = said_of_rows(self.source, self.read, self.accepted, self.quarantined)
         if self.quarantined:
             lines.append(f"  rows set aside, with line and reason: {self.out}/*.quarantine.jsonl")
         lines += [f"  {self.out}/{day}.parquet: {rows} rows" for day, rows in self.days.items()]

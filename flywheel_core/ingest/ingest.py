@@ -25,7 +25,7 @@ from flywheel_core.artifacts import (
 )
 from flywheel_core.erasure.users import read_erasures
 from flywheel_core.errors import ConfigError, InputDataError
-from flywheel_core.ingest.sorting import Day, OnRows, not_told, reader_of, sorted_rows
+from flywheel_core.ingest.sorting import Day, OnRows, not_told, reader_of, said_of_rows, sorted_rows
 from flywheel_core.ingest.topical_chat import HistoryLimits
 from flywheel_core.ingest.versions import RefusedDay, rows_missing
 from flywheel_core.keys import stage_key
@@ -81,11 +81,7 @@ class IngestReport:
 
     def summary(self) -> str:
         """A few lines for a person."""
-        lines = [
-            f"{self.source}: {self.read} rows read, {self.accepted} accepted, "
-            f"{sum(self.quarantined.values())} quarantined"
-        ]
-        lines += [f"  quarantined {count}: {name}" for name, count in self.quarantined.items()]
+        lines = said_of_rows(self.source, self.read, self.accepted, self.quarantined)
         lines += [one.summary() for one in self.days]
         lines += [one.summary() for one in self.refused]
         return "\n".join(lines)

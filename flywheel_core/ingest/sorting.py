@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -41,6 +41,15 @@ OnRows: TypeAlias = Callable[[int], None]
 
 def not_told(rows: int) -> None:
     """For callers that show no progress."""
+
+
+def said_of_rows(
+    source: str, read: int, accepted: int, quarantined: Mapping[str, int]
+) -> list[str]:
+    """What became of a file's rows, in lines for a person."""
+    counts = f"{read} rows read, {accepted} accepted, {sum(quarantined.values())} quarantined"
+    reasons = [f"  quarantined {count}: {name}" for name, count in quarantined.items()]
+    return [f"{source}: {counts}", *reasons]
 
 
 @contextmanager
