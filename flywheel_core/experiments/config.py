@@ -78,6 +78,27 @@ class ExperimentRule(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _each_guardrail_once(self) -> "ExperimentRule":
+        # A second one under a name would take the first one's place in the readout.
+        for field, names in (
+            ("guardrails", [one.column for one in self.guardrails]),
+            ("metric_guardrails", list(self.metric_guardrails)),
+        ):
+            twice = [name for place, name in enumerate(names) if name in names[:place]]
+            if twice:
+                raise ValueError(
+                    f"{field}: {twice[0]!r} is given twice, and only one direction of it can be "
+                    "harm; give each guardrail once"
+                )
+        clash = [one.column for one in self.guardrails if one.column in METRIC_NAMES]
+        if clash:
+            raise ValueError(
+                f"guardrails: {clash[0]!r} is the name of a metric; to guard the metric give it "
+                "in metric_guardrails, else rename the column"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sensible(self) -> "ExperimentRule":
         unknown = set(self.breakdowns) - set(DIMENSIONS)
         if unknown:
@@ -94,10 +115,13 @@ class ExperimentRule(BaseModel):
 
 class ReadoutConfig(ExperimentRule):
     """One reading by the rule. `first_day` is the day of the first exposure where it is not given;
-    `through` is the last day to read, else the last one that the logs hold."""
+    `through` is the last day to read, else the last one that the logs hold. `watched_days` are read
+    on after the window while something is awaited, by the intervals that may be read daily; the
+    result of the experiment stays that of the window's last day."""
 
     first_day: datetime.date | None = None
     through: datetime.date | None = None
+    watched_days: int = Field(default=0, ge=0)
     with_delta: bool = False
     with_bootstrap: bool = False
     bootstrap_seed: int = 0
