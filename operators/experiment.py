@@ -183,27 +183,35 @@ class SettleExperiment(BaseOperator):
         self.approval_task_id = approval_task_id
 
     def execute(self, context: Any) -> str:
-        from flywheel_core.release.experiment_answers import settle
-
         opened = OpenExperiment(context)
         if opened.experiment is None:
             raise AirflowSkipException(
                 "no experiment is open: nothing is to be done; if this run asked about one, it was "
                 "ended since, and an answer moves nothing"
             )
+        task = (str(context["ti"].dag_id), str(context["run_id"]))
         with opened.airflow() as airflow:
-            run = settle(
-                opened.store,
-                opened.flywheel,
-                opened.experiment,
-                opened.asked_day(),
-                opened.site.policy(),
-                airflow,
-                dag_id=str(context["ti"].dag_id),
-                run_id=str(context["run_id"]),
-                task_id=self.approval_task_id,
-                today=opened.today(),
-            )
+            # Whatever made it skipped, this run asked nothing, so it has no answer to follow.
+            asked_nothing = airflow.task_states(*task).get(self.approval_task_id) == "skipped"
+            run = opened.read() if asked_nothing else self._settle(opened, airflow, *task)
         opened.write_page(run)
         self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
         return str(run.said)
+
+    def _settle(
+        self, opened: OpenExperiment, airflow: "AirflowClient", dag_id: str, run_id: str
+    ) -> Any:
+        from flywheel_core.release.experiment_answers import settle
+
+        return settle(
+            opened.store,
+            opened.flywheel,
+            opened.opened,
+            opened.asked_day(),
+            opened.site.policy(),
+            airflow,
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=self.approval_task_id,
+            today=opened.today(),
+        )

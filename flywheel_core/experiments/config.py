@@ -1,9 +1,11 @@
-"""What an experiment is read by, decided before it starts. Light: imports nothing but pydantic."""
+"""What an experiment is read by, decided before it starts. Light: needs nothing but pydantic."""
 
 import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flywheel_core.experiments.eligibility import Eligibility
 
 DIMENSIONS = ("locale", "language", "jtbd", "user_kind")
 """Columns of the exposures that users are broken down by."""
@@ -42,7 +44,8 @@ class ExperimentRule(BaseModel):
     An event up to `clock_skew_s` before its user's first exposure counts as after it. A user who
     sends more than `max_sends_per_day` on some day is a program, and is left out of both arms.
     `expected_lifts_pct` are the lifts the experiment was sized for: they set the mixture of the
-    always-valid interval (see `sequential`).
+    always-valid interval (see `sequential`). `eligibility` goes into the allocation that the router
+    reads; users it leaves out are in neither arm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +65,7 @@ class ExperimentRule(BaseModel):
         default_factory=lambda: {"breadth": 2.0, "depth": 5.0, "depth_per_assigned_user": 5.0}
     )
     expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
+    eligibility: Eligibility = Eligibility()
 
     @model_validator(mode="after")
     def _known_metrics(self) -> "ExperimentRule":

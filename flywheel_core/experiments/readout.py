@@ -108,6 +108,7 @@ class ExploratoryLift(ReadoutRecord):
     lift: Lift
     p_value: float
     stands: bool
+    minimum_detectable_lift_pct: float | None = None
     exploratory: Literal[True] = True
 
 

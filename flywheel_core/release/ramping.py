@@ -124,6 +124,7 @@ def _begun(journal: Journal, reader: ExperimentReader) -> RampState:
         experiment_id=journal.experiment_id,
         test_share=reader.config.test_share,
         control_share=reader.config.control_share,
+        eligibility=reader.config.eligibility,
     )
     state = journal.allocate(allocation, reader.config.rule(), today=reader.today)
     if state.first_day is not None or state.is_over:

@@ -49,6 +49,7 @@ def log_world_day(
         experiment_id=experiment.experiment_id,
         test_share=rule.test_share,
         control_share=rule.control_share,
+        eligibility=rule.eligibility,
     )
     if journal.is_allocated:
         state = journal.state()

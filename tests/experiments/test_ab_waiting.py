@@ -25,9 +25,10 @@ from ab_store import (
 )
 
 from flywheel_core.artifacts import digest_of
-from flywheel_core.errors import InputDataError
+from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
+from flywheel_core.experiments.eligibility import Eligibility
 from flywheel_core.experiments.exposure_log import append_day
 from flywheel_core.experiments.journal import Journal, ended_experiments
 from flywheel_core.experiments.readout import Readout
@@ -219,6 +220,16 @@ def test_the_same_is_asked_once(store: Store) -> None:
     for questions, expected in (((), None), ((other,), None), ((other, same), "b")):
         found = asked_elsewhere(QuestionsFake(*questions), asked, dag_id="d", task_id="t")
         assert found == expected
+
+
+def test_the_policys_eligibility_is_in_the_allocation_the_router_reads(store: Store) -> None:
+    only = Eligibility(locales=("en_US",), min_days_since_joined=7)
+    config = CONFIG.model_copy(update={"eligibility": only})
+    run(store, 0, config=config)
+    assert journal(store).state().allocation.eligibility == only
+    narrow = Allocation(experiment_id="x7", eligibility=only)
+    with pytest.raises(ConfigError, match="simulated people have no locale"):
+        next(simulate_logs(np.ones(3), np.ones(3), narrow, SMALL, FIRST, seed=1))
 
 
 # -- before the first day --------------------------------------------------------------------------
