@@ -165,10 +165,10 @@ class RampApproval(AskReleaseManagers):
                 airflow, asked, dag_id=str(context["ti"].dag_id), task_id=str(self.task_id)
             )
         if elsewhere is not None and elsewhere != str(context["run_id"]):
-            raise AirflowSkipException(
-                f"the same is asked in run {elsewhere!r} and waits for its answer"
-                + (f"; {run.since.reason}" if run.since else "")
-            )
+            since = f"; {run.since.reason}" if run.since else ""
+            said = f"the same is asked in run {elsewhere!r} and waits for its answer{since}"
+            self.log.info("%s", said)
+            raise AirflowSkipException(said)
         return self.ask(asked.subject, asked.body, policy, context)
 
 
