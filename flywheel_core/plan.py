@@ -35,7 +35,8 @@ from flywheel_core.errors import (
 from flywheel_core.keys import stage_key
 from flywheel_core.parents import Parent, import_model, name_model, parent_to_be, production_parent
 from flywheel_core.pointers import Pointer, PointerRecord
-from flywheel_core.recipe import Recipe, StageResources, parse_recipe
+from flywheel_core.recipe import Recipe, parse_recipe
+from flywheel_core.sections import StageResources
 from flywheel_core.stages import (
     BASE,
     CLIMB,

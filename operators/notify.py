@@ -18,7 +18,8 @@ from airflow.sdk.bases.notifier import BaseNotifier
 from pydantic import Field, ValidationError, model_validator
 
 from flywheel_core.errors import ConfigError
-from flywheel_core.recipe import Section, describe_faults
+from flywheel_core.recipe import describe_faults
+from flywheel_core.sections import Section
 from operators.config import notify_path
 
 TIMEOUT_S = 10.0

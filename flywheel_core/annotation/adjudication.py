@@ -7,8 +7,8 @@ no consensus.
 from collections.abc import Sequence
 
 from flywheel_core.annotation.reviews import CheckedReviews
+from flywheel_core.annotation.section import AdjudicationRule
 from flywheel_core.annotation.tasks import AnnotationTask
-from flywheel_core.recipe import AdjudicationRule
 
 CONSENSUS_VOTES_MIN = 3
 """§3.4.1 reviews each pair three times."""

@@ -16,9 +16,9 @@ from flywheel_core.annotation.reviews import (
     judgements,
     rewrite_rows,
 )
+from flywheel_core.annotation.section import AnnotationSection
 from flywheel_core.annotation.sources import AnnotationSource
 from flywheel_core.annotation.tasks import AnnotationTask, make_tasks
-from flywheel_core.recipe import AnnotationSection
 
 
 @dataclass

@@ -31,11 +31,11 @@ from flywheel_core.annotation.reviews import (
     check_reviews,
     review_of_row,
 )
+from flywheel_core.annotation.section import AnnotationSection
 from flywheel_core.annotation.tasks import make_tasks
 from flywheel_core.errors import InputDataError
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.folders import claim, write_whole
-from flywheel_core.recipe import AnnotationSection
 from flywheel_core.records import (
     CONTEXT_FIELDS,
     DRAFTS,

@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from flywheel_core.annotation.questions import Workflow
 from flywheel_core.annotation.reviews import Review
+from flywheel_core.annotation.section import AnnotationSourceName
 from flywheel_core.annotation.tasks import AnnotationTask
 from flywheel_core.errors import ConfigError
-from flywheel_core.recipe import AnnotationSourceName
 from flywheel_core.records import Message
 
 

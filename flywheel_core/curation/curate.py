@@ -32,6 +32,7 @@ from flywheel_core.curation.safety import (
     RuleSafetyClassifier,
     SafetyClassifier,
 )
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
@@ -44,7 +45,6 @@ from flywheel_core.curation.splits import (
 from flywheel_core.curation.strata import Measures, row_strata
 from flywheel_core.engines.base import Embedder
 from flywheel_core.errors import InputDataError
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import PROMPTS, SPLITS, SURFACES, Reason, Split
 
 

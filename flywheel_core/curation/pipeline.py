@@ -33,13 +33,13 @@ from flywheel_core.curation.measures import measures_of
 from flywheel_core.curation.near_duplicates import Groups, group
 from flywheel_core.curation.presidio import name_finder
 from flywheel_core.curation.relabel import relabelled
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.base import Embedder, Progress
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.executor import Executor
 from flywheel_core.engines.mapping import MapJob, Mapped, MapResult
 from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import TRAFFIC
 from flywheel_core.row_groups import ROW_GROUP_ROWS
 from flywheel_core.row_ids import SeenIds

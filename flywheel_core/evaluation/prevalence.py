@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from flywheel_core.annotation.section import PrevalenceSection
 from flywheel_core.evaluation.features import FEATURES, Feature, FeatureKind, feature_values
-from flywheel_core.recipe import PrevalenceSection
 from flywheel_core.records import Message
 
 FloatArray = npt.NDArray[np.float64]

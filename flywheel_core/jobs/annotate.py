@@ -18,6 +18,7 @@ from flywheel_core.annotation.chats import hold_chats
 from flywheel_core.annotation.exchange import batch_folder
 from flywheel_core.annotation.pairs import PairDraft, patch_rows
 from flywheel_core.annotation.questions import Workflow, question_set
+from flywheel_core.annotation.section import AnnotationSection
 from flywheel_core.annotation.sources import (
     AnnotationSource,
     annotation_source,
@@ -33,7 +34,6 @@ from flywheel_core.evaluation.judging import judge_named
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.jobs.answers import Prompts, answer, read_prompts
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import AnnotationSection, Section
 from flywheel_core.records import (
     CONTEXT_FIELDS,
     MESSAGES,
@@ -45,6 +45,7 @@ from flywheel_core.records import (
     read_table,
     write_table,
 )
+from flywheel_core.sections import Section
 
 PATCH = pa.schema(
     [

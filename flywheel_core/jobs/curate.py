@@ -7,11 +7,12 @@ from pathlib import Path
 from flywheel_core.curation.guard import Guard, llama_guard
 from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_rl_prompts
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.executor import make_executor
 from flywheel_core.erasure.users import of_inputs
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import CurationSection, Section
 from flywheel_core.records import PROMPTS, write_table
+from flywheel_core.sections import Section
 from flywheel_core.stages import GUARD
 
 

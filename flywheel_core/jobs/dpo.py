@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.recipe import Section
+from flywheel_core.sections import Section
 from flywheel_core.training.config import DpoConfig
 from flywheel_core.training.dpo import run_dpo
 

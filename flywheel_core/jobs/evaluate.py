@@ -30,7 +30,6 @@ from flywheel_core.jobs.answers import (
     score_pairs,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.recipe import EvaluationSection, Section
 from flywheel_core.records import MESSAGES, SURFACES, Surface, write_table
 from flywheel_core.release.metrics import (
     ArtifactFeatures,
@@ -40,6 +39,7 @@ from flywheel_core.release.metrics import (
     SafetyCounts,
     WinRateCell,
 )
+from flywheel_core.sections import EvaluationSection, Section
 from flywheel_core.start_at import MODEL_STAGES
 
 RESPONSES = pa.schema(

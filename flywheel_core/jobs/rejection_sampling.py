@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flywheel_core.annotation.section import PrevalenceSection
 from flywheel_core.curation.config import LintRule
 from flywheel_core.curation.lint_tables import LINT_EDITS, LINT_FILE, lint_training_rows
 from flywheel_core.engines.checkpoint import require_same_tokenizer
@@ -25,9 +26,9 @@ from flywheel_core.jobs.answers import (
     score_or_nan,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import PrevalenceSection, RejectionSection, Section
 from flywheel_core.records import SIGNALS, TRAINING_ROWS, write_table
 from flywheel_core.sampling.rejection import accept_best, composite, require_scored, route
+from flywheel_core.sections import RejectionSection, Section
 
 
 class Config(Section):

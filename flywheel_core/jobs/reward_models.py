@@ -32,11 +32,11 @@ from flywheel_core.jobs.answers import (
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
 from flywheel_core.jobs.preference_batches import Batch, read_batches
 from flywheel_core.jobs.reward_ledger import write_ledger
-from flywheel_core.recipe import RewardModelsSection, Section
 from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
 from flywheel_core.rewards.ledger import summary
 from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
+from flywheel_core.sections import RewardModelsSection, Section
 from flywheel_core.stages import SIGNAL_BASE
 from flywheel_core.training.config import RewardModelConfig
 from flywheel_core.training.rewards import RewardModelSpec, run_reward_models

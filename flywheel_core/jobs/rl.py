@@ -19,8 +19,8 @@ from flywheel_core.jobs.answers import (
     reward_models,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.recipe import EvaluationSection, Section
 from flywheel_core.records import MESSAGES, PROMPTS, write_table
+from flywheel_core.sections import EvaluationSection, Section
 from flywheel_core.studies import StudySection, check_rl_rewards, signals_in, why_unfit
 from flywheel_core.training.grpo import run_grpo
 from flywheel_core.training.grpo_config import GrpoConfig

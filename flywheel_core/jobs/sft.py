@@ -13,7 +13,7 @@ from typing import Literal
 from flywheel_core.evaluation.comparison import Checkpoint, choose_checkpoint
 from flywheel_core.jobs.answers import WinRateProbe, read_prompts
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.recipe import EvaluationSection, Section
+from flywheel_core.sections import EvaluationSection, Section
 from flywheel_core.training.config import SftConfig
 from flywheel_core.training.sft import run_sft
 

@@ -16,10 +16,10 @@ from flywheel_core.artifacts import digest_of
 from flywheel_core.erasure.users import Erasures, of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import Section, TrafficSection
 from flywheel_core.records import SURFACES, TRAFFIC, Surface, write_table
 from flywheel_core.row_groups import read_row_groups, write_row_groups
 from flywheel_core.row_ids import SeenIds
+from flywheel_core.sections import Section, TrafficSection
 
 
 class Config(Section):

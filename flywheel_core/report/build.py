@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flywheel_core.artifacts import (
-    Manifest,
-    code_version,
-    is_done,
-    model_digest,
-    read_file,
-    read_manifest,
-)
+from flywheel_core.artifacts import Manifest, is_done, model_digest, read_file, read_manifest
 from flywheel_core.errors import ArtifactMissing, ConfigError
 from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.plan import PinnedPlan, load_plan
 from flywheel_core.pointers import Pointer
+from flywheel_core.provenance import code_version
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.metrics import parse_metrics
 from flywheel_core.release.policy import ReleasePolicy

@@ -8,8 +8,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from flywheel_core.artifacts import CodeVersion, Record
+from flywheel_core.artifacts import Record
 from flywheel_core.evaluation.statistics import Interval
+from flywheel_core.provenance import CodeVersion
 from flywheel_core.release.metrics import GateMetrics
 from flywheel_core.release.policy import ReleasePolicy
 from flywheel_core.release.verdict import Verdict

@@ -18,7 +18,7 @@ from flywheel_core.artifacts import (
 from flywheel_core.ingest.ingest import ingest
 from flywheel_core.parents import Parent
 from flywheel_core.plan import PinnedPlan, PlannedStage, plan_path, resolve
-from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
+from flywheel_core.recipe import RECIPE_FOLDER, Recipe, load_recipe
 from flywheel_core.release.metrics import (
     ArtifactFeatures,
     BenchmarkScore,
@@ -28,6 +28,7 @@ from flywheel_core.release.metrics import (
     WinRateCell,
 )
 from flywheel_core.release.policy import load_policy, policy_digest
+from flywheel_core.sections import StageResources
 from flywheel_core.store import Store
 
 JOBS = Path(__file__).parent / "ray_stages"

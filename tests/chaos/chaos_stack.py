@@ -17,7 +17,8 @@ from flywheel_core.artifacts import ArtifactRef, digest_of
 from flywheel_core.errors import FlywheelError, StackError
 from flywheel_core.parents import Parent
 from flywheel_core.plan import PinnedPlan, PlannedStage, plan_path
-from flywheel_core.recipe import RECIPE_FOLDER, Recipe, StageResources, load_recipe
+from flywheel_core.recipe import RECIPE_FOLDER, Recipe, load_recipe
+from flywheel_core.sections import StageResources
 from flywheel_core.stack import Stack, StackInfo
 from flywheel_core.stack.processes import choose_port
 from flywheel_core.stack.stack import REPOSITORY

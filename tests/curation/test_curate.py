@@ -9,10 +9,10 @@ import pytest
 from curation_samples import broken_caps, traffic_rows
 
 from flywheel_core.curation.curate import Curated, curate
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.curation.strata import Measures
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import PROMPTS, SPLITS, read_table, write_table
 from flywheel_core.release.metrics import DataEvidence
 

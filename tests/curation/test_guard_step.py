@@ -16,13 +16,13 @@ from flywheel_core.curation.guard import BROKEN_ROWS, Guard, llama_guard
 from flywheel_core.curation.llama_guard import LlamaGuard
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
 from flywheel_core.curation.safety import ConversationClassifier, SafetyVerdict, judge_rows
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.base import Completion, Messages
 from flywheel_core.engines.config import ExecutorConfig, SamplingConfig
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import NOBODY
 from flywheel_core.errors import ConfigError, MapFailed
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS, TRAFFIC, write_table
 
 SAFETY = SafetyConfig(classifier="llama_guard", model="/models/guard", timeout_s=30, batch_rows=50)

@@ -24,13 +24,13 @@ from flywheel_core.curation.labels import (
 )
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
 from flywheel_core.curation.relabel import relabelled
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.base import Messages, Vectors
 from flywheel_core.engines.config import EmbedderConfig, EngineConfig, ExecutorConfig
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS, TRAFFIC, write_table
 
 SAID = {

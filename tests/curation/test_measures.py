@@ -13,10 +13,10 @@ from curation_samples import traffic_rows
 
 from flywheel_core.curation.curate import curate
 from flywheel_core.curation.measures import measures_of
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.curation.strata import Measures
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.errors import InputDataError
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS
 
 IDS = pa.array(["a", "b", "c"])

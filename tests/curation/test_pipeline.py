@@ -16,12 +16,12 @@ from flywheel_core.curation.columns import IndexRows, index_of
 from flywheel_core.curation.curate import Curated, curate
 from flywheel_core.curation.diversity import prompt_text
 from flywheel_core.curation.pipeline import TrafficFiles, Workshop, curate_files
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.config import ExecutorConfig
 from flywheel_core.engines.executor import InProcessExecutor
 from flywheel_core.engines.fake import HashEmbedder
 from flywheel_core.erasure.users import NOBODY, Erasures, add_users
 from flywheel_core.errors import InputDataError
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import PROMPTS, SPLITS, TRAFFIC, read_table, write_table
 from flywheel_core.store import MemoryStore
 

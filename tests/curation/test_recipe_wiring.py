@@ -18,6 +18,7 @@ from flywheel_core.curation.config import NamesConfig
 from flywheel_core.curation.folder import FolderJob, curate_folder
 from flywheel_core.curation.lint_tables import LINT_EDITS, restored
 from flywheel_core.curation.presidio import name_finder
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.engines.base import Completion, Messages
 from flywheel_core.engines.config import EngineConfig, SamplingConfig
 from flywheel_core.engines.fake import FakeScorer, HashEmbedder
@@ -26,7 +27,7 @@ from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.jobs import rejection_sampling
 from flywheel_core.jobs.base import Site, execute
 from flywheel_core.plan import PinnedPlan, resolve
-from flywheel_core.recipe import RECIPE_FOLDER, CurationSection, Recipe, load_recipe, parse_recipe
+from flywheel_core.recipe import RECIPE_FOLDER, Recipe, load_recipe, parse_recipe
 from flywheel_core.records import (
     PROMPTS,
     SPLITS,

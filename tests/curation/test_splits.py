@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flywheel_core.curation.near_duplicates import FindNear, near_duplicates
+from flywheel_core.curation.section import CurationSection
 from flywheel_core.curation.splits import (
     EVALUATION_SPLITS,
     TRAINING_SPLITS,
@@ -19,7 +20,6 @@ from flywheel_core.curation.splits import (
     count_overlaps,
     shared_between_sides,
 )
-from flywheel_core.recipe import CurationSection
 from flywheel_core.records import SPLITS
 
 SIZES = dict.fromkeys(SPLITS, 40)

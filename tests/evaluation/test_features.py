@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from flywheel_core.annotation.section import PrevalenceSection
 from flywheel_core.errors import ConfigError
 from flywheel_core.evaluation.features import (
     FEATURES,
@@ -24,7 +25,6 @@ from flywheel_core.evaluation.prevalence import (
     paired_p_value,
     summarise_comparisons,
 )
-from flywheel_core.recipe import PrevalenceSection
 from flywheel_core.records import Message
 
 SAID = [

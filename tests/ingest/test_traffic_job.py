@@ -15,9 +15,9 @@ from flywheel_core.erasure.users import NOBODY
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.base import StageOutput
 from flywheel_core.jobs.traffic import Config, kept_rows, run
-from flywheel_core.recipe import TrafficSection
 from flywheel_core.records import TRAFFIC, read_table, write_table
 from flywheel_core.row_groups import write_row_groups
+from flywheel_core.sections import TrafficSection
 
 DAYS = ("2026-01-05", "2026-01-06", "2026-01-07")
 

@@ -4,8 +4,8 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from flywheel_core.artifacts import CodeVersion
 from flywheel_core.evaluation.statistics import Interval
+from flywheel_core.provenance import CodeVersion
 from flywheel_core.release.decision import decision_digest
 from flywheel_core.release.gates import run_gates
 from flywheel_core.release.metrics import (

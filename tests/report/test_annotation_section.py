@@ -4,7 +4,8 @@ from typing import Any
 
 from report_samples import clean_report
 
-from flywheel_core.artifacts import ArtifactRef, CodeVersion, Manifest
+from flywheel_core.artifacts import ArtifactRef, Manifest
+from flywheel_core.provenance import CodeVersion
 from flywheel_core.report.annotation import summarise_annotation
 from flywheel_core.report.render import render_report
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from flywheel_core.engines.config import SamplingConfig
 from flywheel_core.errors import ConfigError, InputDataError
-from flywheel_core.recipe import RECIPE_FOLDER, RejectionSection, Signal, parse_recipe
+from flywheel_core.recipe import RECIPE_FOLDER, parse_recipe
 from flywheel_core.records import SIGNALS
 from flywheel_core.sampling.rejection import (
     Standard,
@@ -20,6 +20,7 @@ from flywheel_core.sampling.rejection import (
     require_scored,
     route,
 )
+from flywheel_core.sections import RejectionSection, Signal
 
 
 def algorithm_1(scores: list[list[float]], threshold: float) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from chaos_events import note
 
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import Section
+from flywheel_core.sections import Section
 
 LINES_PER_SHARD = 50
 

@@ -14,7 +14,7 @@ from chaos_events import note
 
 from flywheel_core.errors import TrainingError
 from flywheel_core.jobs.base import StageContext, StageOutput, main
-from flywheel_core.recipe import Section
+from flywheel_core.sections import Section
 from flywheel_core.training.checkpoints import (
     drop_half_written,
     keep_newest,
