@@ -5,7 +5,9 @@
 Each run reads the candidate's experiment to the end of its day, cumulatively. Until the last day
 only a lost guardrail acts, and it rolls back without asking. On the last day the policy's release
 managers are asked; approved, the candidate goes from 10 to 50 and, a day later, to 100 % of users,
-which is the release. Says "none open" where no candidate meets users.
+which is the release. While one run waits for the answer, the daily ones read on: a guardrail that
+is lost meanwhile rolls back, and the answer then moves nothing. Says "none open" where no candidate
+meets users.
 
 ## What does red mean
 
@@ -35,7 +37,8 @@ with DAG(
     schedule=schedule("@daily"),
     start_date=datetime(2026, 1, 5),
     catchup=False,
-    max_active_runs=1,
+    # A question may wait five days for its answer; the daily runs read on beside it.
+    max_active_runs=8,
     is_paused_upon_creation=paused_at_creation(),
     default_args=DEFAULT_ARGS,
     params=AB_TEST_PARAMS,

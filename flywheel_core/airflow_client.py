@@ -21,6 +21,8 @@ of its answer."""
 SETTLE_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 180.0
 MAX_ANSWERS = 3
+WAITING_STATES = ["awaiting_input", "deferred"]
+"""Of a human task whose question is put; which one is Airflow's choice."""
 
 MAX_ATTEMPTS = 4
 REQUEST_TIMEOUT_S = 30.0
@@ -201,6 +203,15 @@ class AirflowClient:
         path = f"{_task_path(dag_id, run_id, task_id)}/-1/hitlDetails"
         response = self.request("GET", path, allowed=(404,))
         found: dict[str, Any] | None = None if response.status_code == 404 else response.json()
+        return found
+
+    def open_questions(self, dag_id: str, task_id: str) -> list[dict[str, Any]]:
+        """Airflow's records of a human task in every run in which it still waits for its answer."""
+        path = f"{_run_path(dag_id, '~')}/hitlDetails"
+        options = {"task_id": task_id, "response_received": False, "state": WAITING_STATES}
+        found: list[dict[str, Any]] = self.request("GET", path, params=options).json()[
+            "hitl_details"
+        ]
         return found
 
     def approval_tries(

@@ -56,7 +56,7 @@ class OpenExperiment:
     def asked_day(self) -> datetime.date:
         """The day this run reads, kept under its run id when it is first worked out: a run whose
         first task has decided its day must not go on to the next one."""
-        from flywheel_core.release.ramping import day_of_run
+        from flywheel_core.release.experiment_days import day_of_run
 
         return day_of_run(
             self.store,
@@ -66,6 +66,7 @@ class OpenExperiment:
             given=self.context["params"].get("day"),
             scheduled_for=scheduled_for(self.context),
             simulated=self.is_simulated,
+            today=self.today(),
         )
 
     def airflow(self) -> "AirflowClient":
@@ -137,16 +138,19 @@ class ReadExperiment(BaseOperator):
             self.log.info("page: %s", opened.page())
         tell = self.log.warning if run.action.kind == "wait" else self.log.info
         tell("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
+        if run.since:
+            self.log.info("while that waits: %s", run.since.reason)
         return str(run.said)
 
 
 class RampApproval(AskReleaseManagers):
-    """Asks on the window's last day; skipped on every other one."""
+    """Asks on the window's last day; skipped on every other one, and in the daily runs that read on
+    while another run's question about the same figures waits for its answer."""
 
     question = "Ramp this candidate?"
 
     def execute(self, context: Any) -> Any:
-        from flywheel_core.release.experiment_answers import experiment_question
+        from flywheel_core.release.experiment_answers import asked_elsewhere, experiment_question
 
         opened = OpenExperiment(context)
         if opened.experiment is None:
@@ -156,6 +160,15 @@ class RampApproval(AskReleaseManagers):
             raise AirflowSkipException(f"nothing is to be asked: {run.said}")
         policy = opened.site.policy()
         asked = experiment_question(opened.experiment, run, policy, opened.page())
+        with opened.airflow() as airflow:
+            elsewhere = asked_elsewhere(
+                airflow, asked, dag_id=str(context["ti"].dag_id), task_id=str(self.task_id)
+            )
+        if elsewhere is not None and elsewhere != str(context["run_id"]):
+            since = f"; {run.since.reason}" if run.since else ""
+            said = f"the same is asked in run {elsewhere!r} and waits for its answer{since}"
+            self.log.info("%s", said)
+            raise AirflowSkipException(said)
         return self.ask(asked.subject, asked.body, policy, context)
 
 
@@ -170,24 +183,35 @@ class SettleExperiment(BaseOperator):
         self.approval_task_id = approval_task_id
 
     def execute(self, context: Any) -> str:
-        from flywheel_core.release.experiment_answers import settle
-
         opened = OpenExperiment(context)
         if opened.experiment is None:
-            raise AirflowSkipException("no experiment is open: nothing is to be done")
-        with opened.airflow() as airflow:
-            run = settle(
-                opened.store,
-                opened.flywheel,
-                opened.experiment,
-                opened.asked_day(),
-                opened.site.policy(),
-                airflow,
-                dag_id=str(context["ti"].dag_id),
-                run_id=str(context["run_id"]),
-                task_id=self.approval_task_id,
-                today=opened.today(),
+            raise AirflowSkipException(
+                "no experiment is open: nothing is to be done; if this run asked about one, it was "
+                "ended since, and an answer moves nothing"
             )
+        task = (str(context["ti"].dag_id), str(context["run_id"]))
+        with opened.airflow() as airflow:
+            # Whatever made it skipped, this run asked nothing, so it has no answer to follow.
+            asked_nothing = airflow.task_states(*task).get(self.approval_task_id) == "skipped"
+            run = opened.read() if asked_nothing else self._settle(opened, airflow, *task)
         opened.write_page(run)
         self.log.info("experiment %s, %s: %s", run.experiment_id, run.day, run.said)
         return str(run.said)
+
+    def _settle(
+        self, opened: OpenExperiment, airflow: "AirflowClient", dag_id: str, run_id: str
+    ) -> Any:
+        from flywheel_core.release.experiment_answers import settle
+
+        return settle(
+            opened.store,
+            opened.flywheel,
+            opened.opened,
+            opened.asked_day(),
+            opened.site.policy(),
+            airflow,
+            dag_id=dag_id,
+            run_id=run_id,
+            task_id=self.approval_task_id,
+            today=opened.today(),
+        )

@@ -8,9 +8,10 @@ In this order, each step repeatable, so that the same command finishes what was 
 4. All artifacts with such rows, and all that were made from them, are retired: a tombstone says
    so, and their row files are deleted. Manifests and counts stay, as the record of what was.
 5. Plans that would go on from there are stopped: their unfinished stages are retired in advance.
-6. Tasks and labels of retired batches in the annotation exchange are removed, or listed where this
+6. The logs of the flywheel's experiments lose their rows (`experiments`); what was summed stays.
+7. Tasks and labels of retired batches in the annotation exchange are removed, or listed where this
    machine does not reach them.
-7. Models are listed, not removed: those trained on such rows, and those that descend from one.
+8. Models are listed, not removed: those trained on such rows, and those that descend from one.
    Whether they may stay in production is for people to decide.
 
 What cannot be checked (a damaged file) is named, and the command then fails. Reports hold counts,
@@ -29,6 +30,7 @@ from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, model_digest
 from flywheel_core.deployment import Deployment
 from flywheel_core.erasure.days import Rewriter, RewrittenDay
 from flywheel_core.erasure.exchanges import ExchangeFolder, remove_exchanges
+from flywheel_core.erasure.experiments import ErasedExperiment, LogSurvey
 from flywheel_core.erasure.survey import Survey, put_tombstone
 from flywheel_core.erasure.users import Added, add_users
 from flywheel_core.errors import ArtifactError, InputDataError
@@ -60,8 +62,8 @@ class TrainedModel:
 @dataclass(frozen=True)
 class EraseReport:
     """What `flywheel erase` did. `record` is the list's record in force. `models` are those of
-    everybody on the list. `users_not_found` were given and are in no artifact and no day, or no
-    longer. `cache_names` are folders to remove from other machines' caches."""
+    everybody on the list. `users_not_found` were given and are in no artifact, day or experiment's
+    log, or no longer. `cache_names` are folders to remove from other machines' caches."""
 
     flywheel: str
     record: int
@@ -70,6 +72,7 @@ class EraseReport:
     users_listed: int
     users_not_found: int
     days: tuple[RewrittenDay, ...]
+    experiments: tuple[ErasedExperiment, ...]
     retired: tuple[RetiredArtifact, ...]
     stopped_plans: tuple[str, ...]
     models: tuple[TrainedModel, ...]
@@ -90,14 +93,15 @@ class EraseReport:
         if self.users_not_found:
             lines.append(
                 f"  {self.users_not_found} of {self.users_given} users given were found in no "
-                "artifact and no day: unless they were erased before, compare how the ids are "
-                "written in the column user_id"
+                "artifact and no day, and in no experiment: unless they were erased before, "
+                "compare how the ids are written in the column user_id"
             )
         lines += [
             f"  day {one.day}: version {one.version} has {one.rows_removed} rows less (key "
             f"{one.new_key}, before {one.old_key})"
             for one in self.days
         ]
+        lines += [one.summary() for one in self.experiments]
         lines += [
             f"  retired {one.artifact}: {one.files_removed} files, {one.bytes_removed:,} bytes"
             for one in self.retired
@@ -162,6 +166,8 @@ def erase(
     holders = survey.holders(added.erasures, given)
     rewriter = Rewriter(store, flywheel, added, given, by)
     days = rewriter.rewrite_days(holders, survey.manifests)
+    logs = LogSurvey(store, flywheel, added, survey.unchecked)
+    experiments = logs.erase()
     touched = survey.touched(holders)
     retired = _retire(survey, touched, added.record_number)
     stopped = _stop_plans(survey, flywheel, set(touched), added)
@@ -172,8 +178,9 @@ def erase(
         users_given=len(given),
         users_new=added.num_new,
         users_listed=len(added.erasures.hashes),
-        users_not_found=len(given - survey.found),
+        users_not_found=len(given - survey.found - logs.found),
         days=tuple(days),
+        experiments=tuple(experiments),
         retired=tuple(retired),
         stopped_plans=tuple(plan.run_id for plan in stopped),
         models=tuple(_trained_models(survey, flywheel, touched)),

@@ -30,6 +30,7 @@ from flywheel_core.experiments.logs import (
     partition_of,
     read_batches,
 )
+from flywheel_core.experiments.memory import reused_memory
 from flywheel_core.experiments.users import Sums, Window, sum_users
 
 Aggregator = Callable[["Log", "Log", Window], Sums]
@@ -88,7 +89,7 @@ def aggregate(
     if num_partitions <= 1:
         total.add(sum_users(_whole(exposures), _whole(events), window))
         return total
-    with tempfile.TemporaryDirectory(prefix="flywheel-ab-", dir=scratch) as folder:
+    with reused_memory(), tempfile.TemporaryDirectory(prefix="flywheel-ab-", dir=scratch) as folder:
         try:
             # A thread a log: each log's rows keep their order, so nothing depends on timing.
             with ThreadPoolExecutor(num_threads) as pool:

@@ -1,6 +1,7 @@
 """From two logs to a readout."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from flywheel_core.errors import ConfigError
@@ -24,19 +25,23 @@ def analyze(
     config: ReadoutConfig,
     *,
     experiment_id: str | None = None,
+    notes: Sequence[str] = (),
     aggregator: Aggregator = aggregate,
 ) -> Readout:
-    """Read the logs to the end of the newest day, cumulatively, and say what each day says."""
+    """Read the logs to the end of the newest day, cumulatively, and say what each day says;
+    `notes` is what the caller knows of the logs."""
     guardrails = [one.column for one in config.guardrails]
     logs = open_log("exposures", exposures), open_log("events", events, guardrails)
     window = window_of(logs[0], logs[1], config)
     sums = aggregator(*logs, window)
-    ignored = [
+    said = [
         f"{log.name}: column {name!r} is not known and was not read"
         for log in logs
         for name in log.ignored
     ]
-    return read_sums(sums, window, config, notes=ignored, experiment_id=experiment_id)
+    if logs[1].event_id is None:
+        said.append("events: no column event_id, so events that were logged twice count twice")
+    return read_sums(sums, window, config, notes=[*notes, *said], experiment_id=experiment_id)
 
 
 def window_of(exposures: Log, events: Log, config: ReadoutConfig) -> Window:
@@ -46,9 +51,10 @@ def window_of(exposures: Log, events: Log, config: ReadoutConfig) -> Window:
     num_days = config.num_days
     if config.through is not None:
         num_days = (config.through - first).days + 1
-        if not 1 <= num_days <= config.num_days:
+        longest = config.num_days + config.watched_days
+        if not 1 <= num_days <= longest:
             raise ConfigError(
-                f"through {config.through}: must lie in the window of {config.num_days} days from "
+                f"through {config.through}: must lie in the window of {longest} days from "
                 f"{first}; give a day of it"
             )
     return Window(

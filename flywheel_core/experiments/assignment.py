@@ -12,10 +12,11 @@ into the test arm and nobody out of an arm.
 
 import hashlib
 
-from pydantic import ConfigDict, Field, field_serializer, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.eligibility import Eligibility, Person
 from flywheel_core.experiments.logs import Arm
 
 NUM_BUCKETS = 10_000
@@ -27,41 +28,6 @@ def unit_hash(salt: str, user_id: str) -> float:
     """A number in [0, 1), uniform over users: the first 53 bits of SHA-256 of salt and id."""
     digest = hashlib.sha256(f"{len(salt)}:{salt}:{user_id}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
-class Person(Record):
-    """What eligibility may look at: known before the exposure, and not moved by it."""
-
-    user_id: str = Field(min_length=1)
-    locale: str | None = None
-    language: str | None = None
-    days_since_joined: int | None = Field(default=None, ge=0)
-
-
-class Eligibility(Record):
-    """Who may be assigned. Empty lists allow everybody; what is not known is not eligible."""
-
-    locales: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
-    min_days_since_joined: int = Field(default=0, ge=0)
-    excluded_users: frozenset[str] = frozenset()
-
-    @field_serializer("excluded_users", when_used="json")
-    def _sorted(self, users: frozenset[str]) -> list[str]:
-        return sorted(users)  # a set has another order in every process, and a key must not
-
-    def reason_against(self, person: Person) -> str | None:
-        """Why this person is not eligible, or None."""
-        if person.user_id in self.excluded_users:
-            return "excluded by name"
-        if self.locales and person.locale not in self.locales:
-            return f"locale {person.locale!r} is not in the experiment"
-        if self.languages and person.language not in self.languages:
-            return f"language {person.language!r} is not in the experiment"
-        joined = person.days_since_joined
-        if self.min_days_since_joined and (joined is None or joined < self.min_days_since_joined):
-            return f"joined {joined} days ago, at least {self.min_days_since_joined} are asked for"
-        return None
 
 
 class Allocation(Record):

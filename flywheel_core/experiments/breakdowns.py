@@ -7,6 +7,7 @@ from flywheel_core.experiments.fieller import critical_value
 from flywheel_core.experiments.lifts import lift_of
 from flywheel_core.experiments.logs import ARMS
 from flywheel_core.experiments.metrics import BREADTH, DEPTH, ArmSums, arm_mean, unreadable
+from flywheel_core.experiments.reading import detectable
 from flywheel_core.experiments.readout import ExploratoryLift
 from flywheel_core.experiments.trust import benjamini_hochberg
 from flywheel_core.experiments.users import Cell, Sums, Window
@@ -53,6 +54,7 @@ def explore(
             lift=lift_of(test, control, critical=critical_value(config.alpha)),
             p_value=p_value,
             stands=stand,
+            minimum_detectable_lift_pct=detectable(test, control, config),
         )
         for (dimension, value, name, test, control, p_value), stand in zip(
             found, stands, strict=True

@@ -1,5 +1,6 @@
 """`flywheel ab`: A/B tests from the command line."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,7 @@ def lift(
 ) -> None:
     """The percentage lift with Fieller's confidence set (paper, Eq. 14-18)."""
     from flywheel_core.experiments.lifts import ArmMean, lift_of
+    from flywheel_core.experiments.power import minimum_detectable_lift_pct
 
     with clear_errors():
         found = lift_of(
@@ -46,10 +48,14 @@ def lift(
             critical=critical,
         )
         verb = "significant" if found.significant else "not significant"
+        if not found.significant and control_mean:
+            error = math.sqrt(max(0.0, test_se**2 + control_se**2 - 2 * cov))
+            least = minimum_detectable_lift_pct(error, control_mean, critical=critical)
+            verb += f"; a true lift of {least:.2g} % would have been found with 80 % probability"
         emit(
             found.model_dump(mode="json"),
             as_json,
-            lambda: console.print(f"{found.text()}, {verb}", highlight=False),
+            lambda: console.print(f"{found.text()}, {verb}", highlight=False, soft_wrap=True),
         )
 
 
@@ -176,35 +182,56 @@ def power(
 @ab_app.command()
 def assign(
     users: Annotated[list[str], typer.Argument(help="User ids.")],
-    experiment: Annotated[str, typer.Option(help="The experiment's id.")],
+    experiment: Annotated[str | None, typer.Option(help="The experiment's id.")] = None,
     layer: Annotated[str, typer.Option(help="Salt of the layer of experiments.")] = "flywheel",
     test_share: Annotated[float, typer.Option(help="Of all users, in test.")] = 0.10,
     control_share: Annotated[float, typer.Option(help="Of all users, in control.")] = 0.10,
     first_bucket: Annotated[int, typer.Option(help="First of the experiment's buckets.")] = 0,
     num_buckets: Annotated[int, typer.Option(help="How many of the layer's 10,000.")] = 10_000,
+    layer_file: Annotated[
+        Path | None,
+        typer.Option(help="The whole layer as JSON (salt, allocations), in place of the options."),
+    ] = None,
+    locale: Annotated[str | None, typer.Option(help="The users' locale, for eligibility.")] = None,
+    language: Annotated[str | None, typer.Option(help="The users' language.")] = None,
+    days_since_joined: Annotated[int | None, typer.Option(help="How long they are users.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Which arm each user is in: the same answer on every machine and every day."""
+    """Which arm each user is in: the same answer on every machine and every day.
+
+    A layer file holds all experiments that exclude each other, with who may be in them; one in
+    which two share buckets is refused.
+    """
     from pydantic import ValidationError
 
-    from flywheel_core.experiments.assignment import Allocation, Layer, Person
+    from flywheel_core.experiments.assignment import Allocation, Layer
     from flywheel_core.experiments.assignment import assign as place
+    from flywheel_core.experiments.eligibility import Person
 
     with clear_errors():
+        if (experiment is None) == (layer_file is None):
+            raise ConfigError("give --experiment with its shares, or --layer-file; exactly one")
+        known = {"locale": locale, "language": language, "days_since_joined": days_since_joined}
         try:
-            allocation = Allocation(
-                experiment_id=experiment,
-                first_bucket=first_bucket,
-                num_buckets=num_buckets,
-                test_share=test_share,
-                control_share=control_share,
-            )
-            people = [Person(user_id=user) for user in users]
+            if layer_file is not None:
+                within = Layer.model_validate_json(layer_file.read_bytes())
+            else:
+                allocation = Allocation(
+                    experiment_id=str(experiment),
+                    first_bucket=first_bucket,
+                    num_buckets=num_buckets,
+                    test_share=test_share,
+                    control_share=control_share,
+                )
+                within = Layer(salt=layer, allocations=(allocation,))
+            people = [Person.model_validate({"user_id": user, **known}) for user in users]
+        except OSError as error:
+            raise ConfigError(f"layer-file: {layer_file} cannot be read: {error}") from error
         except ValidationError as error:
             fault = error.errors()[0]
             said = fault["msg"].removeprefix("Value error, ")
             raise ConfigError(f"{'.'.join(map(str, fault['loc'])) or 'shares'}: {said}") from error
-        placed = [place(Layer(salt=layer, allocations=(allocation,)), one) for one in people]
+        placed = [place(within, one) for one in people]
         emit(
             [one.model_dump(mode="json") for one in placed],
             as_json,

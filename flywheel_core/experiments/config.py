@@ -1,9 +1,11 @@
-"""What an experiment is read by, decided before it starts. Light: imports nothing but pydantic."""
+"""What an experiment is read by, decided before it starts. Light: needs nothing but pydantic."""
 
 import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flywheel_core.experiments.eligibility import Eligibility
 
 DIMENSIONS = ("locale", "language", "jtbd", "user_kind")
 """Columns of the exposures that users are broken down by."""
@@ -42,7 +44,8 @@ class ExperimentRule(BaseModel):
     An event up to `clock_skew_s` before its user's first exposure counts as after it. A user who
     sends more than `max_sends_per_day` on some day is a program, and is left out of both arms.
     `expected_lifts_pct` are the lifts the experiment was sized for: they set the mixture of the
-    always-valid interval (see `sequential`).
+    always-valid interval (see `sequential`). `eligibility` goes into the allocation that the router
+    reads; users it leaves out are in neither arm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -62,6 +65,7 @@ class ExperimentRule(BaseModel):
         default_factory=lambda: {"breadth": 2.0, "depth": 5.0, "depth_per_assigned_user": 5.0}
     )
     expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
+    eligibility: Eligibility = Eligibility()
 
     @model_validator(mode="after")
     def _known_metrics(self) -> "ExperimentRule":
@@ -74,6 +78,27 @@ class ExperimentRule(BaseModel):
             raise ValueError(
                 f"expected_lifts_pct: {wrong[0]} is {self.expected_lifts_pct[wrong[0]]}, must be "
                 "above 0; give the lift the experiment was sized for"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_guardrail_once(self) -> "ExperimentRule":
+        # A second one under a name would take the first one's place in the readout.
+        for field, names in (
+            ("guardrails", [one.column for one in self.guardrails]),
+            ("metric_guardrails", list(self.metric_guardrails)),
+        ):
+            twice = [name for place, name in enumerate(names) if name in names[:place]]
+            if twice:
+                raise ValueError(
+                    f"{field}: {twice[0]!r} is given twice, and only one direction of it can be "
+                    "harm; give each guardrail once"
+                )
+        clash = [one.column for one in self.guardrails if one.column in METRIC_NAMES]
+        if clash:
+            raise ValueError(
+                f"guardrails: {clash[0]!r} is the name of a metric; to guard the metric give it "
+                "in metric_guardrails, else rename the column"
             )
         return self
 
@@ -94,10 +119,13 @@ class ExperimentRule(BaseModel):
 
 class ReadoutConfig(ExperimentRule):
     """One reading by the rule. `first_day` is the day of the first exposure where it is not given;
-    `through` is the last day to read, else the last one that the logs hold."""
+    `through` is the last day to read, else the last one that the logs hold. `watched_days` are read
+    on after the window while something is awaited, by the intervals that may be read daily; the
+    result of the experiment stays that of the window's last day."""
 
     first_day: datetime.date | None = None
     through: datetime.date | None = None
+    watched_days: int = Field(default=0, ge=0)
     with_delta: bool = False
     with_bootstrap: bool = False
     bootstrap_seed: int = 0

@@ -2,7 +2,8 @@
 
 A day lies at `<folder>/day=2026-01-05/<digest>.parquet`. Writing the same rows again changes
 nothing; more rows of a day (a late server) are a second file beside the first. Nothing is ever
-taken out, so a later read sees at least what an earlier one saw.
+taken out but the rows of erased users (`erased`), so a later read sees all else that an earlier one
+saw.
 """
 
 import datetime
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.artifacts import file_sha256
+from flywheel_core.erasure.users import NOBODY, Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.experiments.logs import ARMS
 from flywheel_core.store import Store, checked_path
@@ -22,9 +24,21 @@ from flywheel_core.store import Store, checked_path
 DIGEST_DIGITS = 16
 
 
-def append_day(store: Store, folder: str, day: datetime.date, rows: pa.Table, at: str) -> bool:
-    """Add a day's rows, whose times lie in column `at`; False where exactly they are there."""
+def append_day(
+    store: Store,
+    folder: str,
+    day: datetime.date,
+    rows: pa.Table,
+    at: str,
+    *,
+    erasures: Erasures = NOBODY,
+) -> bool:
+    """Add a day's rows, whose times lie in column `at`, without those of users on the list of
+    `erasures`; False where exactly they are there, or none is left."""
     _check_day(day, rows, at)
+    rows = without_erased(rows, erasures)
+    if rows.num_rows == 0:
+        return False
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "rows.parquet"
         pq.write_table(rows, path, compression="zstd")

@@ -60,24 +60,37 @@ class Journal:
         self.folder = f"{flywheel}/experiments/{experiment_id}"
         self._ramp = Pointer(store, flywheel, f"ramp-{experiment_id}")
 
-    def start(
-        self, first_day: datetime.date, allocation: Allocation, rule: ExperimentRule
+    def allocate(
+        self, allocation: Allocation, rule: ExperimentRule, *, today: datetime.date | None = None
     ) -> RampState:
-        """Open the experiment; opening it again changes nothing."""
+        """Open the experiment: from here on the router exposes users, and nothing is read yet.
+        `today` is the date on which this takes effect, None for simulated days, which are whole.
+        Opening it again changes nothing."""
         if self._ramp.newest() is None:
             state = RampState(
                 experiment_id=self.experiment_id,
                 allocation=allocation,
-                first_day=first_day,
+                first_day=None,
                 rule=rule,
+                took_effect=today,
             )
             with suppress(PointerConflict):  # another run opened it meanwhile
-                self._append(state, 0, by=BY, reason="opened")
+                self._append(state, 0, by=BY, reason="allocated")
+        return self.state()
+
+    def begin(self, first_day: datetime.date) -> RampState:
+        """Fix the first day that is read, once."""
+        newest, state = self._ramp.newest(), self.state()
+        if newest is not None and state.first_day is None and not state.is_over:
+            begun = state.model_copy(update={"first_day": first_day})
+            with suppress(PointerConflict):  # another run did, or ended the experiment
+                reason = f"the first exposures are of {first_day}"
+                self._append(begun, newest.number, by=BY, reason=reason)
         return self.state()
 
     @property
-    def is_started(self) -> bool:
-        """Whether a first day was read."""
+    def is_allocated(self) -> bool:
+        """Whether users may meet the candidate, or could."""
         return self._ramp.newest() is not None
 
     def state(self) -> RampState:
@@ -89,6 +102,11 @@ class Journal:
                 "`release: ab` first"
             )
         return _parse(RampState, newest.value, self._ramp.folder)
+
+    def states(self) -> list[RampState]:
+        """Every state there was, oldest first."""
+        records = self._ramp.history()
+        return [_parse(RampState, one.value, self._ramp.folder) for one in records]
 
     def decision(self, day: datetime.date) -> Decision | None:
         """The decision of a day, or None; the rollback where one superseded it."""
@@ -219,7 +237,7 @@ class Journal:
         """What the window ended on: the readout that its last decision names. None while it runs,
         and where it was ended before anything was decided."""
         days = self.decided_days()
-        if not days or not self.is_started:
+        if not days or not self.is_allocated:
             return None
         read = [(one, self._readout_of(one)) for one in map(self.decision, days) if one]
         first_day = read[0][1].first_day  # a step of the ramp starts later

@@ -227,26 +227,38 @@ def _hash(users: pa.Array) -> npt.NDArray[np.uint64]:
         return np.zeros(len(users), np.uint64)
     data = np.frombuffer(data_buffer, np.uint8)
     lengths = np.diff(offsets)
+    length = int(lengths[0])
+    if (lengths == length).all():  # one length for all: the bytes are a matrix already
+        size = min(length, LONGEST_HASHED)
+        matrix = data[offsets[0] : offsets[-1]].reshape(len(users), length)
+        return _mix(_words(matrix[:, length - size :]), length)
     hashed = np.empty(len(users), np.uint64)
-    for length in np.unique(lengths):
+    for length in map(int, np.unique(lengths)):
         rows = np.flatnonzero(lengths == length)
-        size = min(int(length), LONGEST_HASHED)
-        padded = np.zeros((len(rows), max(8, -(-size // 8) * 8)), np.uint8)
-        if len(rows) == len(users):  # one length for all: the bytes are a matrix already
-            matrix = data[offsets[0] : offsets[-1]].reshape(len(rows), int(length))
-            padded[:, :size] = matrix[:, int(length) - size :]
-        elif size:
-            padded[:, :size] = data[(offsets[rows + 1] - size)[:, None] + np.arange(size)]
-        hashed[rows] = _mix(padded.view(np.uint64), int(length))
+        size = min(length, LONGEST_HASHED)
+        ends = offsets[rows + 1]
+        hashed[rows] = _mix(_words(data[(ends - size)[:, None] + np.arange(size)]), length)
     return hashed
 
 
-def _mix(words: npt.NDArray[np.uint64], length: int) -> npt.NDArray[np.uint64]:
-    state = np.full(len(words), length, np.uint64)
-    for column in words.T:
-        state = (state ^ column) * _ODD
+def _words(text: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint64]]:
+    """The columns of eight bytes each, the last one filled with zeros."""
+    words = []
+    for start in range(0, max(1, text.shape[1]), 8):
+        some = text[:, start : start + 8]
+        padded = np.zeros((len(text), 8), np.uint8) if some.shape[1] < 8 else np.empty_like(some)
+        padded[:, : some.shape[1]] = some
+        words.append(np.ascontiguousarray(padded).view(np.uint64)[:, 0])
+    return words
+
+
+def _mix(words: list[npt.NDArray[np.uint64]], length: int) -> npt.NDArray[np.uint64]:
+    state = np.full(len(words[0]), length, np.uint64)
+    for column in words:
+        state ^= column
+        state *= _ODD
         state ^= state >> np.uint64(29)
-        state = state * _OTHER
+        state *= _OTHER
         state ^= state >> np.uint64(32)
     return state
 

@@ -11,7 +11,7 @@ be off by construction).
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
@@ -21,7 +21,6 @@ from flywheel_core.errors import ConfigError
 from flywheel_core.experiments.approval import Approval
 from flywheel_core.experiments.assignment import Allocation, ramped
 from flywheel_core.experiments.config import ExperimentRule, ReadoutConfig
-from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.readout import DayReadout
 
 RAMP_SHARES = (0.50, 1.00)
@@ -35,15 +34,16 @@ Phase = Literal["window", "ramping", "released", "rolled_back"]
 
 
 class RampState(Record):
-    """Where an experiment stands. `first_day` starts the days that this step reads; `decided`
-    is the newest day that was decided; `approval` is what allowed the ramp. `rule` is the policy's
-    at the start: what an experiment is read by is fixed before it is read. `took_effect` is the
-    day on which the allocation changed, of which nothing is read."""
+    """Where an experiment stands. `first_day` starts the days that this step reads, None until the
+    first exposures under the allocation are logged; `decided` is the newest day that was decided;
+    `approval` is what allowed the ramp. `rule` is the policy's at the start: what an experiment is
+    read by is fixed before it is read. `took_effect` is the day on which the allocation changed, of
+    which nothing is read; None for simulated days, which are whole."""
 
     experiment_id: str
     phase: Phase = "window"
     allocation: Allocation
-    first_day: datetime.date
+    first_day: datetime.date | None
     rule: ExperimentRule
     took_effect: datetime.date | None = None
     decided: datetime.date | None = None
@@ -62,15 +62,19 @@ class Action(Record):
     automatic: bool = True
 
 
+def num_days_of(state: RampState) -> int:
+    """How many days this step reads."""
+    return state.rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
+
+
 def step_config(state: RampState, config: ReadoutConfig) -> ReadoutConfig:
     """How this step is read: by the rule from the experiment's start, with the step's own first
     day, length and planned shares; only how a reading is shown is `config`'s."""
-    num_days = state.rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
     return config.model_copy(
         update={
             **dict(state.rule),
             "first_day": state.first_day,
-            "num_days": num_days,
+            "num_days": num_days_of(state),
             "test_share": state.allocation.test_share,
             "control_share": state.allocation.control_share,
         }
@@ -93,12 +97,9 @@ def next_action(state: RampState, read: DayReadout, answer: Answer | None = None
             kind="wait", reason=f"nothing moves on a day that cannot be read: {read.reason}"
         )
     if read.losses:
-        lost = ", ".join(_loss(read, name) for name in read.losses)
-        return Action(kind="rollback", reason=f"guardrail lost: {lost}")
-    unread = [name for name, one in read.guardrails.items() if one.lift is None]
-    if unread and read.is_last_day:
-        said = read.guardrails[unread[0]].unreadable
-        return Action(kind="wait", reason=f"guardrail {unread[0]} could not be read: {said}")
+        return Action(kind="rollback", reason=f"guardrail lost: {_lost(read)}")
+    if read.is_last_day and (unread := _unread_guardrail(read)):
+        return Action(kind="wait", reason=unread)
     if not read.is_last_day:
         return Action(kind="continue", reason="the window is not over, and no guardrail is lost")
     if state.phase == "ramping":
@@ -106,9 +107,37 @@ def next_action(state: RampState, read: DayReadout, answer: Answer | None = None
     return _answered(read, answer)
 
 
-def _loss(read: DayReadout, name: str) -> str:
-    lift = read.guardrails[name].decisive
-    return f"{name} {lift.text()}" if lift else name
+def since_last_day(read: DayReadout) -> Action:
+    """What the days after a step's last one say while an answer or the end of a freeze is awaited:
+    roll back on a lost guardrail; wait, so that no step is taken on it, where they cannot be read;
+    else go on. The figures that were asked about stay those of the last day."""
+    if read.status != "ok":
+        return Action(
+            kind="wait", reason=f"the days until {read.day} cannot be read: {read.reason}"
+        )
+    if read.losses:
+        return Action(
+            kind="rollback",
+            reason=f"guardrail lost by {read.day}, after the last day and before the next step: "
+            f"{_lost(read)}",
+        )
+    unread = _unread_guardrail(read)
+    if unread:
+        return Action(kind="wait", reason=f"on {read.day}, {unread}")
+    return Action(kind="continue", reason=f"no guardrail is lost until {read.day}")
+
+
+def _lost(read: DayReadout) -> str:
+    lifts = ((name, read.guardrails[name].decisive) for name in read.losses)
+    return ", ".join(f"{name} {lift.text()}" if lift else name for name, lift in lifts)
+
+
+def _unread_guardrail(read: DayReadout) -> str | None:
+    """The first guardrail without a lift, and why: missing evidence is never a pass."""
+    for name, one in read.guardrails.items():
+        if one.lift is None:
+            return f"guardrail {name} could not be read: {one.unreadable}"
+    return None
 
 
 def _answered(read: DayReadout, answer: Answer | None) -> Action:
@@ -132,17 +161,14 @@ def _next_step(state: RampState) -> Action:
 
 def _recommendation(read: DayReadout) -> str:
     """What the data say for the question to the release manager."""
-    lifts = {name: one.lift for name, one in read.metrics.items() if one.lift is not None}
-    primary: dict[str, Lift] = {one: lifts[one] for one in ("breadth", "depth") if one in lifts}
-    if any(lift.direction < 0 for lift in primary.values()):
-        return "recommended: roll back, " + _texts(primary)
-    if any(lift.direction > 0 for lift in primary.values()):
-        return "recommended: ramp, " + _texts(primary)
-    return "no significant change, the release manager decides: " + _texts(primary)
-
-
-def _texts(lifts: Mapping[str, Lift]) -> str:
-    return ", ".join(f"{name} {lift.text()}" for name, lift in lifts.items())
+    primary = [read.metrics[name] for name in ("breadth", "depth") if name in read.metrics]
+    said = ", ".join(f"{one.name} {one.decisive.text()}" for one in primary if one.decisive)
+    moves = {one.direction for one in primary}
+    if -1 in moves:
+        return f"recommended: roll back, {said}"
+    if 1 in moves:
+        return f"recommended: ramp, {said}"
+    return f"no significant change, the release manager decides: {said}"
 
 
 def advance(
@@ -191,8 +217,27 @@ def rolled_back(state: RampState) -> RampState:
     return state.model_copy(update={"phase": "rolled_back", "allocation": nobody})
 
 
-def day_to_read(state: RampState, config: ReadoutConfig, asked: datetime.date) -> datetime.date:
+def last_day_of(state: RampState) -> datetime.date:
+    """The last day of this step; a `ValueError` before its first one is known."""
+    if state.first_day is None:
+        raise ValueError("a step without a first day has no last one")
+    return state.first_day + datetime.timedelta(days=num_days_of(state) - 1)
+
+
+def day_to_read(state: RampState, asked: datetime.date) -> datetime.date:
     """The day that a run for `asked` reads: the last one of this step where that is over and still
     waits for data or an answer."""
-    num_days = step_config(state, config).num_days
-    return min(asked, state.first_day + datetime.timedelta(days=num_days - 1))
+    return min(asked, last_day_of(state))
+
+
+def first_day_of(
+    state: RampState, logged: Iterable[datetime.date], *, earliest: datetime.date | None = None
+) -> datetime.date | None:
+    """The first day that is read: the first logged one after the day on which the allocation took
+    effect, and not before `earliest`. What was logged before is another router's, or a part of a
+    day; it is counted and left out. None where no such day is logged yet."""
+    after = datetime.date.min if state.took_effect is None else state.took_effect
+    return min(
+        (one for one in logged if one > after and (earliest is None or one >= earliest)),
+        default=None,
+    )

@@ -49,7 +49,7 @@ def read_metric(
 ) -> MetricReadout:
     """One metric at the end of a day; `drawn` is the users' histogram where a bootstrap interval
     is wanted."""
-    peeking = day < config.num_days - 1
+    peeking = day != config.num_days - 1
     told: dict[str, Any] = {"name": metric.name, "peeking": peeking, "harm": metric.harm}
     for arm, sums in (("test", test), ("control", control)):
         fault = unreadable(metric, sums)
@@ -68,7 +68,7 @@ def read_metric(
         lift=lift,
         always_valid=valid,
         adjusted=_adjusted(metric, test, control, config, day, expected),
-        minimum_detectable_lift_pct=_detectable(
+        minimum_detectable_lift_pct=detectable(
             means[0], means[1], config, expected if peeking else None
         ),
         delta=_delta(means[0], means[1], config),
@@ -99,10 +99,11 @@ def _is_loss(decisive: Lift, test: ArmMean, control: ArmMean, harm: str | None) 
     return test.mean > control.mean if harm == "up" else test.mean < control.mean
 
 
-def _detectable(
-    test: ArmMean, control: ArmMean, config: ReadoutConfig, expected_lift_pct: float | None
+def detectable(
+    test: ArmMean, control: ArmMean, config: ReadoutConfig, expected_lift_pct: float | None = None
 ) -> float | None:
-    """By the interval that decides: where `expected_lift_pct` is given, the always-valid one."""
+    """The true lift in percent that is found with the target power, None over a control of 0. By
+    the interval that decides: where `expected_lift_pct` is given, the always-valid one."""
     if control.mean == 0:
         return None
     critical = critical_value(config.alpha)

@@ -34,8 +34,9 @@ class AdjustedLift(ReadoutRecord):
 
 
 class MetricReadout(ReadoutRecord):
-    """One metric on one day. `lift` is at the fixed horizon: read before the last day it is
-    `peeking`, and `always_valid` is the one to look at. `unreadable` says why there is none.
+    """One metric on one day. `lift` is at the fixed horizon: read before the last day, or after
+    it, it is `peeking`, and `always_valid` is the one to look at. `unreadable` says why there is
+    none.
 
     `minimum_detectable_lift_pct` stands beside every lift, so that a flat one is not read as none;
     it is that of the decisive interval. `bootstrap_undefined` says why no bootstrap interval is
@@ -107,6 +108,7 @@ class ExploratoryLift(ReadoutRecord):
     lift: Lift
     p_value: float
     stands: bool
+    minimum_detectable_lift_pct: float | None = None
     exploratory: Literal[True] = True
 
 
@@ -126,3 +128,8 @@ class Readout(ReadoutRecord):
     @property
     def newest(self) -> DayReadout:
         return self.days[-1]
+
+    @property
+    def is_watch(self) -> bool:
+        """Whether it goes beyond the window: read on while something is awaited."""
+        return len(self.days) > self.num_days

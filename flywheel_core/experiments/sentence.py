@@ -20,7 +20,12 @@ def quotable(read: DayReadout, first: datetime.date, config: ReadoutConfig) -> s
     begun = f"{span} ({people}), {'; '.join(said)}."
     if read.losses:
         begun += f" A guardrail was lost: {', '.join(read.losses).replace('_', ' ')}."
-    if not read.is_last_day:
+    if (read.day - first).days >= config.num_days:
+        begun += (
+            f" The window of {config.num_days} days is over, and its last day is the result; this "
+            "is read on for harm, by the intervals that may be read daily."
+        )
+    elif not read.is_last_day:
         begun += (
             f" The experiment runs to day {config.num_days}: the intervals are those that may be "
             "read daily, and the result is not final."

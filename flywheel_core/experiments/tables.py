@@ -1,8 +1,11 @@
 """A readout in a terminal."""
 
+from collections.abc import Iterable, Iterator
+
 from rich.console import Console
 from rich.table import Table
 
+from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.experiments.readout import MetricReadout, Readout
 
 
@@ -19,11 +22,28 @@ def show_readout(readout: Readout, console: Console) -> None:
         )
     if newest.metrics:
         console.print(_lifts(readout), highlight=False)
+    for line in _asked_for(newest.metrics.values()):
+        console.print(line, highlight=False)
     left_out = [f"{name} {count:,}" for name, count in readout.left_out.items() if count]
     if left_out:
         console.print("not counted, or counted apart: " + ", ".join(left_out), highlight=False)
     for note in readout.notes:
         console.print(note, highlight=False)
+
+
+def _asked_for(metrics: Iterable[MetricReadout]) -> Iterator[str]:
+    """The intervals that are there on request only."""
+    for read in metrics:
+        if read.delta:
+            yield f"{read.name}, delta method: {_text(read.delta)}"
+        if read.bootstrap:
+            yield f"{read.name}, bootstrap: {_text(read.bootstrap)}"
+        elif read.bootstrap_undefined:
+            yield f"{read.name}, bootstrap {read.bootstrap_undefined}"
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.estimate:+.2f} % ({interval.lower:+.2f} to {interval.upper:+.2f})"
 
 
 def _lifts(readout: Readout) -> Table:

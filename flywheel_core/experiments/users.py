@@ -132,8 +132,9 @@ def _first_exposures(exposures: pa.Table, window: Window, sums: Sums) -> _Users:
         sums.counts["exposures_of_day", day, -1] += int(count)
     first = np.full((len(ids), 2), NEVER)
     np.minimum.at(first.reshape(-1), code * 2 + arm, at)
-    own = np.argmin(first, axis=1)  # both at the same moment: crossed from the start
-    first_us, crossed_us = first.min(axis=1), first.max(axis=1)
+    in_control, in_test = first.T
+    own = (in_test < in_control).astype(np.int64)  # at the same moment: crossed from the start
+    first_us, crossed_us = np.minimum(in_control, in_test), np.maximum(in_control, in_test)
     opening = np.flatnonzero((at == first_us[code]) & (arm == own[code]))[::-1]
     row = np.zeros(len(ids), np.int64)
     row[code[opening]] = kept[opening]
@@ -175,6 +176,8 @@ def _without_duplicates(events: pa.Table, rows: Ints, code: Ints, sums: Sums) ->
     column = events.column("event_id")
     if pa.types.is_integer(column.type):
         ids = as_numbers(column)[rows]
+        if (ids[1:] > ids[:-1]).all():  # a counter, in the order of the log
+            return rows
         ordered = np.sort(ids)
         if not (ordered[1:] == ordered[:-1]).any():
             return rows
@@ -222,12 +225,14 @@ def _count_events_by_day(
     most = window.max_sends_per_day
     usual = np.where((num_rows > most) | (sends > most), 0, num_rows)
     new = (users.first_us - window.start_us) // DAY_US
-    for place in range(len(ARMS)):
-        mine = users.arm == place
+    by_arm = np.argsort(users.arm, kind="stable")
+    num_rows, usual, new = num_rows[by_arm], usual[by_arm], new[by_arm]
+    first_test = int(len(users.arm) - users.arm.sum())
+    for place, mine in enumerate((slice(first_test), slice(first_test, None))):
         found = {
             "events_of_day": num_rows[mine].sum(axis=0),
             "usual_events": usual[mine].sum(axis=0),
-            "usual_squares": (usual[mine] ** 2).sum(axis=0),
+            "usual_squares": np.einsum("ij,ij->j", usual[mine], usual[mine]),
             "users_new": np.bincount(new[mine], minlength=window.num_days),
         }
         for what, by_day in found.items():

@@ -2,13 +2,15 @@
 
 What was asked is bound to the answer by a digest in the question's last line, as for a release: of
 the experiment, its models, the day, the readout and the policy. `settle` works it out again from
-the logs, so an answer to other figures is no answer.
+the logs, so an answer to other figures is no answer. The days after the last one are read too,
+daily and once more before an answer is followed: they change no figure that was asked about, but a
+guardrail that is lost on them rolls back, and then no answer moves anything.
 """
 
 import datetime
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flywheel_core.artifacts import digest_of
 from flywheel_core.experiments.approval import Answered, Approval, Asked
@@ -59,9 +61,10 @@ def experiment_question(
         f"{experiment.generation}) to half of all users and, a day later, if no guardrail is lost, "
         "to all of them. **Reject** rolls it back.",
         "",
-        "| metric | lift |",
-        "|---|---|",
+        "| metric | lift | detectable |",
+        "|---|---|---|",
         *(_row(one) for one in rows),
+        *(["", f"Since then: {run.since.reason}."] if run.since else []),
         "",
         f"Page: `{page}`",
         "",
@@ -73,7 +76,31 @@ def experiment_question(
 
 def _row(read: MetricReadout) -> str:
     name = f"{read.name} (guardrail)" if read.harm else read.name
-    return f"| {name} | {read.lift.text() if read.lift else f'not readable: {read.unreadable}'} |"
+    if read.lift is None:
+        return f"| {name} | not readable: {read.unreadable} | |"
+    least = read.minimum_detectable_lift_pct
+    return f"| {name} | {read.lift.text()} | {'' if least is None else f'{least:.2g} %'} |"
+
+
+class OpenQuestions(Protocol):
+    """What else Airflow is asked: where a task waits for an answer."""
+
+    def open_questions(self, dag_id: str, task_id: str) -> list[dict[str, Any]]: ...
+
+
+def asked_elsewhere(
+    airflow: OpenQuestions, question: Question, *, dag_id: str, task_id: str
+) -> str | None:
+    """The run in which exactly this is asked and not answered yet, by Airflow's own records: daily
+    runs go on while it waits, and one question is enough."""
+    return next(
+        (
+            str(one["task_instance"]["dag_run_id"])
+            for one in airflow.open_questions(dag_id, task_id)
+            if digest_in_body(one.get("body")) == question.digest
+        ),
+        None,
+    )
 
 
 def settle(

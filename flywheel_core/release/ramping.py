@@ -7,28 +7,24 @@ the experiment compared with, and a closed experiment stays closed.
 """
 
 import datetime
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias
 
 from flywheel_core.artifacts import Record
-from flywheel_core.days import WORLD_EPOCH, keep_days, kept_days, last_day
-from flywheel_core.errors import InputDataError
-from flywheel_core.experiments.analyze import analyze
 from flywheel_core.experiments.approval import Answered, Approval
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import ReadoutConfig
-from flywheel_core.experiments.exposure_log import days_logged, fetch_days
 from flywheel_core.experiments.journal import BY, Journal
 from flywheel_core.experiments.ramp import (
     Action,
     RampState,
     day_to_read,
+    first_day_of,
     next_action,
-    step_config,
+    since_last_day,
 )
 from flywheel_core.experiments.readout import Readout
+from flywheel_core.release.experiment_reading import ExperimentReader
 from flywheel_core.release.experiments import Experiment
 from flywheel_core.release.promotion import is_frozen
 from flywheel_core.release.releasing import (
@@ -41,13 +37,12 @@ from flywheel_core.release.releasing import (
 )
 from flywheel_core.store import Store
 
-DAYS_PER_GENERATION = 7
-
 AnswerOf: TypeAlias = Callable[[Readout], Answered]
 
 
 class DayRun(Record):
-    """What a run of one day found and did. `moved` says whether anything changed by this run."""
+    """What a run of one day found and did. `moved` says whether anything changed by this run;
+    `since` what the days after the step's last one say, where it waits and there are some."""
 
     experiment_id: str
     day: datetime.date
@@ -55,6 +50,7 @@ class DayRun(Record):
     moved: bool
     state: RampState | None = None
     readout: Readout | None = None
+    since: Action | None = None
     said: str
 
 
@@ -76,49 +72,82 @@ def run_day(
     and who gave it; without it the day stays open. `proof` bears an approval out once more before
     a release; without it nothing is released. `today` is the date of real traffic, whose day must
     be over before it is read; None for simulated days, which are.
+
+    A step whose last day was read and that waits, for an answer or for the end of a freeze, is
+    read on: a guardrail lost on the days since rolls back, whatever was or will be answered.
     """
     journal = Journal(store, flywheel, experiment.experiment_id)
-    state = _opened(store, journal, experiment, config)
-    if state is None:
-        return _waits(experiment, asked, None, "no exposures yet")
+    reader = ExperimentReader(store, flywheel, experiment, config, today)
+    state = _begun(journal, reader)
     if state.is_over or (state.decided is not None and asked <= state.decided):
         return _told_again(store, flywheel, journal, experiment, state, asked, proof)
-    day = day_to_read(state, config, asked)
-    if day < state.first_day:
-        return _waits(experiment, day, state, f"this step starts on {state.first_day}")
-    if today is not None and day >= today:
-        return _waits(experiment, day, state, f"{day} is not over; run again on a later day")
-    readout = _read(store, experiment, step_config(state, config), day)
+    waits_for = _not_readable_yet(reader, state, asked)
+    if waits_for is not None:
+        return _waits(experiment, asked, state, waits_for)
+    readout = reader.read(state, day_to_read(state, asked))
     journal.keep_readout(readout)
     by, approval = BY, state.approval
-    action = next_action(state, readout.newest)
+    action, since = next_action(state, readout.newest), None
+    if action.kind in ("ask", "ramp", "release"):
+        since = reader.read_since(state)
+    held = since_last_day(since.newest) if since else None
+    if since and held and held.kind == "rollback":
+        readout, action = since, held
+        journal.keep_readout(readout)
     if action.kind == "ask":
         answer = answered(readout) if answered else _recorded(journal, experiment, readout, proof)
         if answer is not None:
             by, approval = answer.by, answer.approval
             action = next_action(state, readout.newest, answer.answer)
+    if held and held.kind == "wait" and action.kind in ("ramp", "release"):
+        action = held  # no evidence of harm is not evidence of none
     action = _allowed(store, flywheel, experiment, action, approval, proof)
-    decided = journal.decide(
-        readout, action, by=by, approval=approval, took_effect=max(day, today or asked)
-    )
-    follow(
-        store,
-        flywheel,
-        experiment,
-        decided.state,
-        proof,
-        by=by,
-        reason=decided.decision.action.reason,
-    )
+    took_effect = max(readout.newest.day, today or asked)
+    decided = journal.decide(readout, action, by=by, approval=approval, took_effect=took_effect)
+    decision = decided.decision
+    follow(store, flywheel, experiment, decided.state, proof, by=by, reason=decision.action.reason)
     return DayRun(
         experiment_id=experiment.experiment_id,
-        day=day,
-        action=decided.decision.action,
+        day=decision.day,
+        action=decision.action,
         moved=decided.moved,
         state=decided.state,
         readout=readout,
-        said=f"{decided.decision.action.kind}: {decided.decision.action.reason}",
+        since=held if held is not action else None,
+        said=f"{decision.action.kind}: {decision.action.reason}",
     )
+
+
+def _begun(journal: Journal, reader: ExperimentReader) -> RampState:
+    """The experiment's state: allocated from its first run on, begun once a day is logged."""
+    allocation = Allocation(
+        experiment_id=journal.experiment_id,
+        test_share=reader.config.test_share,
+        control_share=reader.config.control_share,
+        eligibility=reader.config.eligibility,
+    )
+    state = journal.allocate(allocation, reader.config.rule(), today=reader.today)
+    if state.first_day is not None or state.is_over:
+        return state
+    first_day = first_day_of(state, reader.days_exposed(), earliest=reader.config.first_day)
+    return state if first_day is None else journal.begin(first_day)
+
+
+def _not_readable_yet(
+    reader: ExperimentReader, state: RampState, asked: datetime.date
+) -> str | None:
+    """What this step still waits for before `asked` can be read, or None."""
+    if state.first_day is None:
+        since = f"; allocated on {state.took_effect}, whose own rows do not count"
+        return "no exposures yet" + (since if state.took_effect else "")
+    day = day_to_read(state, asked)
+    if day < state.first_day:
+        return f"this step starts on {state.first_day}"
+    if reader.today is not None and day >= reader.today:
+        return f"{day} is not over; run again on a later day"
+    if not reader.has_events(day):
+        return f"no events are logged up to {day}; ingest them, then run again"
+    return None
 
 
 def _waits(
@@ -146,51 +175,6 @@ def _recorded(
         return None
     require_borne_out(experiment, found.approval, proof)
     return Answered(answer="approve", by=found.approval.by, approval=found.approval)
-
-
-def _opened(
-    store: Store, journal: Journal, experiment: Experiment, config: ReadoutConfig
-) -> RampState | None:
-    """The experiment's state, from its first logged day on; None before that."""
-    days = days_logged(store, experiment.exposures)
-    if not days:
-        return None
-    allocation = Allocation(
-        experiment_id=experiment.experiment_id,
-        test_share=config.test_share,
-        control_share=config.control_share,
-    )
-    return journal.start(config.first_day or days[0], allocation, config.rule())
-
-
-def _read(
-    store: Store, experiment: Experiment, config: ReadoutConfig, day: datetime.date
-) -> Readout:
-    with tempfile.TemporaryDirectory(prefix="flywheel-ab-") as name:
-        logs = [
-            fetch_days(store, folder, day, Path(name) / part)
-            for part, folder in (
-                ("exposures", experiment.exposures),
-                ("events", events_of(experiment)),
-            )
-        ]
-        return analyze(
-            logs[0],
-            logs[1],
-            config.model_copy(update={"through": day}),
-            experiment_id=experiment.experiment_id,
-        )
-
-
-def events_of(experiment: Experiment) -> str:
-    """Where the experiment's events lie: beside its exposures."""
-    parent, _, name = experiment.exposures.rpartition("/")
-    if name != "exposures":
-        raise InputDataError(
-            f"{experiment.exposures}: an experiment's exposures lie in a folder of that name, with "
-            "its events beside it"
-        )
-    return f"{parent}/events"
 
 
 def _allowed(
@@ -247,59 +231,3 @@ def next_over(action: Action | None, state: RampState) -> Action:
     if action is not None:
         return Action(kind="nothing", reason=f"it was {action.kind} ({action.reason})")
     return Action(kind="nothing", reason=f"the experiment stands at: {state.phase}")
-
-
-def day_of_run(
-    store: Store,
-    flywheel: str,
-    experiment: Experiment,
-    run_id: str,
-    *,
-    given: str | None,
-    scheduled_for: datetime.date | None,
-    simulated: bool,
-) -> datetime.date:
-    """The day that a run reads; kept when it is first worked out, so that every task and try of
-    the run means the same one."""
-    name = f"ab_test/{experiment.experiment_id}/{run_id}"
-    kept = kept_days(store, flywheel, name)
-    if kept is None:
-        day = _asked(store, flywheel, experiment, given, scheduled_for, simulated)
-        kept = keep_days(store, flywheel, name, (str(day),))
-    return datetime.date.fromisoformat(kept[0])
-
-
-def _asked(
-    store: Store,
-    flywheel: str,
-    experiment: Experiment,
-    given: str | None,
-    scheduled_for: datetime.date | None,
-    simulated: bool,
-) -> datetime.date:
-    if given is not None:
-        day = last_day("day", given, None)
-        assert day is not None
-        return day
-    journal = Journal(store, flywheel, experiment.experiment_id)
-    if simulated:
-        return next_world_day(journal, experiment.generation)
-    if scheduled_for is not None:
-        return scheduled_for - datetime.timedelta(days=1)
-    days = days_logged(store, experiment.exposures)
-    if not days:
-        raise InputDataError(
-            f"{experiment.exposures}: no day is logged yet; log exposures and events, or name a day"
-        )
-    return days[-1]
-
-
-def next_world_day(journal: Journal, generation: int) -> datetime.date:
-    """The simulated world's next day that is not decided; the last one again while it waits for
-    an answer. An experiment starts after the week that its generation was trained on."""
-    if not journal.is_started:
-        return WORLD_EPOCH + datetime.timedelta(days=DAYS_PER_GENERATION * generation)
-    state = journal.state()
-    if state.decided is None:
-        return state.first_day
-    return max(state.first_day, state.decided + datetime.timedelta(days=1))

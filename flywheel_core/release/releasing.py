@@ -103,7 +103,7 @@ def was_released(store: Store, flywheel: str, experiment: Experiment) -> bool:
 
 def end_experiment(store: Store, flywheel: str, *, by: str, reason: str) -> RampState | None:
     """Roll the open experiment back by hand, at any time and with Airflow down: nobody meets the
-    candidate any more, and its experiment is closed. None where it had not started."""
+    candidate any more, and its experiment is closed. None where nobody had been allocated."""
     experiment = read_open_experiment(store, flywheel)
     if experiment is None:
         raise ConfigError(f"flywheel {flywheel!r} has no open experiment; `flywheel status` shows")
@@ -113,7 +113,7 @@ def end_experiment(store: Store, flywheel: str, *, by: str, reason: str) -> Ramp
             "ending it would not take that back; use `flywheel rollback`"
         )
     journal = Journal(store, flywheel, experiment.experiment_id)
-    state = journal.end(by=by, reason=reason) if journal.is_started else None
+    state = journal.end(by=by, reason=reason) if journal.is_allocated else None
     _close(store, flywheel, experiment, by, reason)
     return state
 

@@ -15,6 +15,8 @@ LABELS = {
     "depth_per_assigned_user": "Depth per assigned user",
 }
 MAX_TICKS = 6
+LABEL_WIDTH = 28.0
+"""What a day's label takes beside one with its month."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def day_chart(name: str, days: Sequence[DayReadout], num_days: int) -> LiftChart
             LiftMark(
                 x=round(left + step * (index + 0.5), 2),
                 y=_height(scale, lift),
-                label=f"{day.day:%-d %b}" if index in (0, num_days - 1) else f"{day.day:%-d}",
+                label=_day_label(day, index, num_days, is_crowded=step < LABEL_WIDTH),
                 text=lift.text() if lift else day.reason,
                 state=state_of(decisive),
                 peeking=bool(read and read.peeking),
@@ -110,6 +112,13 @@ def day_chart(name: str, days: Sequence[DayReadout], num_days: int) -> LiftChart
         ticks=_ticks(scale),
         marks=tuple(marks),
     )
+
+
+def _day_label(day: DayReadout, index: int, num_days: int, *, is_crowded: bool) -> str:
+    """The first and the last day with their month; of many days between only the result's."""
+    if index in (0, num_days - 1):
+        return f"{day.day:%-d %b}"
+    return "" if is_crowded and not day.is_last_day else f"{day.day:%-d}"
 
 
 def release_charts(releases: Sequence[ReleaseLifts]) -> tuple[LiftChart, ...]:

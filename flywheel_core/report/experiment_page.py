@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flywheel_core.experiments.journal import ended_experiments
 from flywheel_core.experiments.lifts import Lift
+from flywheel_core.experiments.ramp import Action
 from flywheel_core.experiments.readout import DayReadout, MetricReadout, Readout
 from flywheel_core.release.ramping import DayRun
 from flywheel_core.report.environment import environment
@@ -46,10 +47,15 @@ class Check:
 
 
 def render_experiment(
-    readout: Readout, *, releases: Sequence[ReleaseLifts] = (), decision: str | None = None
+    readout: Readout,
+    *,
+    releases: Sequence[ReleaseLifts] = (),
+    decision: str | None = None,
+    since: Action | None = None,
 ) -> str:
-    """The page as text; write it as UTF-8. `decision` says what was done, where something was."""
-    state, headline = verdict(readout.newest, readout.num_days)
+    """The page as text; write it as UTF-8. `decision` says what was done, where something was, and
+    `since` what the days after the last one say while an answer is awaited."""
+    state, headline = verdict(readout.newest, readout.num_days, read_on=readout.is_watch)
     return (
         environment()
         .get_template("experiment.html.jinja")
@@ -59,8 +65,11 @@ def render_experiment(
             state=state,
             headline=headline,
             decision=decision,
-            checks=checks(readout),
-            charts=[day_chart(name, readout.days, readout.num_days) for name in LABELS],
+            checks=checks(readout, since),
+            charts=[
+                day_chart(name, readout.days, max(readout.num_days, len(readout.days)))
+                for name in LABELS
+            ],
             releases=release_charts(releases),
             labels=LABELS,
             state_of=state_of,
@@ -73,14 +82,16 @@ def render_experiment(
     )
 
 
-def verdict(day: DayReadout, num_days: int) -> tuple[str, str]:
-    """The banner's colour and headline."""
+def verdict(day: DayReadout, num_days: int, *, read_on: bool = False) -> tuple[str, str]:
+    """The banner's colour and headline; `read_on` where the window is over."""
     if day.status == "stopped":
         return "block", "Stopped: who is in which arm cannot be trusted"
     if day.status == "insufficient":
         return "insufficient", "Not readable: data are missing"
     if day.losses:
         return "block", f"Roll back: {', '.join(_label(one) for one in day.losses)} got worse"
+    if read_on:
+        return "unsure", f"Window over: read on to {day.day:%-d %B %Y}"
     if not day.is_last_day:
         return "unsure", f"Running: {len_word(day, num_days)}"
     unread = [
@@ -111,10 +122,13 @@ def _label(name: str) -> str:
     return LABELS[name].lower() if name in LABELS else name
 
 
-def checks(readout: Readout) -> list[Check]:
+def checks(readout: Readout, since: Action | None = None) -> list[Check]:
     """What must hold before a lift is believed, and every guardrail."""
     day = readout.newest
     found = [_window_check(readout)]
+    if since is not None:
+        state, word = ("pass", "held") if since.kind == "continue" else ("insufficient", "missing")
+        found.append(Check(state, word, "days since", since.reason))
     if day.sample_ratio is not None:
         ratio = day.sample_ratio
         said = (
@@ -140,6 +154,14 @@ def _window_check(readout: Readout) -> Check:
             day.reason,
         )
     number = (day.day - readout.first_day).days + 1
+    if readout.is_watch:
+        return Check(
+            "unsure",
+            "read on",
+            "days",
+            f"day {number}, after a window of {readout.num_days}; only the intervals that may be "
+            "read daily count, and only for guardrails",
+        )
     if day.is_last_day:
         return Check("pass", "complete", "days", f"all {readout.num_days} days are read")
     return Check(
@@ -175,7 +197,7 @@ def write_experiment_page(store: Store, flywheel: str, run: DayRun, path: Path) 
         for name, read in ended_experiments(store, flywheel)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render_experiment(run.readout, releases=releases, decision=run.said)
+    page = render_experiment(run.readout, releases=releases, decision=run.said, since=run.since)
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -10,15 +10,17 @@ import datetime
 import numpy as np
 
 from flywheel_core.artifacts import ArtifactRef, read_manifest
+from flywheel_core.erasure.users import read_erasures
 from flywheel_core.errors import ArtifactMissing
 from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import ExperimentRule
 from flywheel_core.experiments.exposure_log import append_day, days_logged
 from flywheel_core.experiments.journal import Journal
-from flywheel_core.experiments.ramp import RAMP_STEP_DAYS
+from flywheel_core.experiments.ramp import num_days_of
 from flywheel_core.pointers import Pointer
+from flywheel_core.release.experiment_days import next_world_day
+from flywheel_core.release.experiment_reading import events_of
 from flywheel_core.release.experiments import CANDIDATE, Experiment
-from flywheel_core.release.ramping import events_of, next_world_day
 from flywheel_core.store import Store
 from flywheel_core.world.experiment import ExperimentConfig
 from flywheel_core.world.experiment_logs import simulate_logs
@@ -47,11 +49,12 @@ def log_world_day(
         experiment_id=experiment.experiment_id,
         test_share=rule.test_share,
         control_share=rule.control_share,
+        eligibility=rule.eligibility,
     )
-    if journal.is_started:
+    if journal.is_allocated:
         state = journal.state()
-        first, allocation = state.first_day, state.allocation
-        num_days = state.rule.num_days if state.phase == "window" else RAMP_STEP_DAYS
+        first, allocation = state.first_day or first, state.allocation
+        num_days = num_days_of(state)
         if state.is_over:
             return
     there = days_logged(store, experiment.exposures)
@@ -61,10 +64,14 @@ def log_world_day(
         return
     control, test = _utilities(store, flywheel, seed)
     config = (size or ExperimentConfig()).model_copy(update={"num_days": num_days})
+    erasures = read_erasures(store, flywheel)
     for logged in simulate_logs(control, test, allocation, config, first, seed):
         if logged.day in missing:
-            append_day(store, events_of(experiment), logged.day, logged.events, "at")
-            append_day(store, experiment.exposures, logged.day, logged.exposures, "exposed_at")
+            for folder, rows, at in (
+                (events_of(experiment), logged.events, "at"),
+                (experiment.exposures, logged.exposures, "exposed_at"),
+            ):
+                append_day(store, folder, logged.day, rows, at, erasures=erasures)
 
 
 def _utilities(store: Store, flywheel: str, seed: int) -> tuple[FloatArray, FloatArray]:

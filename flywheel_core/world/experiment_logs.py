@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_core.errors import ConfigError
-from flywheel_core.experiments.assignment import Allocation, Layer, Person, assign
+from flywheel_core.experiments.assignment import Allocation, Layer, assign
+from flywheel_core.experiments.eligibility import Eligibility, Person
 from flywheel_core.experiments.logs import DAY_US
 from flywheel_core.world.experiment import ARMS, ArmWeek, ExperimentConfig, draw_week
 from flywheel_core.world.people import sigmoid
@@ -84,6 +85,11 @@ def simulate_logs(
 
 def _assigned(allocation: Allocation, num_people: int) -> dict[str, list[str]]:
     """The people of the product in each arm."""
+    if allocation.eligibility != Eligibility(excluded_users=allocation.eligibility.excluded_users):
+        raise ConfigError(
+            "eligibility: the simulated people have no locale, language or age before they are "
+            "assigned; leave it out of the policy's `experiment`, or use real traffic"
+        )
     layer = Layer(salt=LAYER, allocations=(allocation,))
     found: dict[str, list[str]] = {name: [] for name in ARMS}
     for index in range(num_people):

@@ -67,6 +67,20 @@ def test_an_approved_candidate_is_ramped_and_released_the_next_day(deployed: Dep
     assert record is not None
     assert "recommended: ramp" in record["body"]
     assert [user["id"] for user in record["assigned_users"]] == ["release_manager"]
+
+    # The next day's run reads on beside the one that waits, and does not ask again.
+    beside = {"recipe": "tested", "day": str(LAST_DAY + datetime.timedelta(days=1))}
+    deployed.admin.trigger(DAG, beside, "beside")
+    assert deployed.wait_for_run(DAG, "beside") == "success"
+    assert deployed.admin.task_states(DAG, "beside") == {
+        "readout": "success",
+        "ramp_approval": "skipped",
+        "ramp": "success",
+    }
+    asked_in = "the same is asked in run 'last-day'"
+    assert asked_in in deployed.log_of(DAG, "beside", "ramp_approval")
+    assert Journal(deployed.store, "tested", "x1").decision(LAST_DAY) is None
+
     answer(deployed, "last-day", "Approve")
     assert deployed.wait_for_run(DAG, "last-day") == "success"
     assert "ramp: approved: 50 %" in deployed.log_of(DAG, "last-day", "ramp")

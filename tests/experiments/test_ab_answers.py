@@ -33,9 +33,10 @@ from flywheel_core.release.decision import (
     SelfApprovalNotAllowed,
 )
 from flywheel_core.release.experiment_answers import experiment_question, proof_by, settle
+from flywheel_core.release.experiment_days import day_of_run
 from flywheel_core.release.experiments import Experiment, read_open_experiment
 from flywheel_core.release.policy import ReleasePolicy
-from flywheel_core.release.ramping import DayRun, day_of_run, run_day
+from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.report.experiment_page import experiment_page, write_experiment_page
 from flywheel_core.store import LocalStore, Store
 from flywheel_core.world.experiment import ExperimentConfig

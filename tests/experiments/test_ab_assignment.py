@@ -1,6 +1,7 @@
 """Assignment is deterministic, even, sticky, exclusive, and independent between experiments."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +11,8 @@ from typer.testing import CliRunner
 
 from flywheel_core.cli import app
 from flywheel_core.errors import ConfigError
-from flywheel_core.experiments.assignment import (
-    Allocation,
-    Eligibility,
-    Layer,
-    Person,
-    assign,
-    ramped,
-    unit_hash,
-)
+from flywheel_core.experiments.assignment import Allocation, Layer, assign, ramped, unit_hash
+from flywheel_core.experiments.eligibility import Eligibility, Person
 
 USERS = [f"user-{n}" for n in range(20_000)]
 
@@ -139,6 +133,44 @@ def test_the_command_line_assigns() -> None:
     wrong = CliRunner().invoke(app, [*command, "--test-share", "0.95"])
     assert wrong.exit_code == 1
     assert "together they exceed" in wrong.output
+
+
+def test_the_command_line_assigns_within_a_layer(tmp_path: Path) -> None:
+    """Two experiments that exclude each other, one of them for people of one locale only."""
+    halves = [
+        Allocation(
+            experiment_id=name,
+            first_bucket=5000 * place,
+            num_buckets=5000,
+            test_share=0.25,
+            control_share=0.25,
+            eligibility=Eligibility(locales=("en_US",) if name == "x1" else ()),
+        )
+        for place, name in enumerate(("x1", "x2"))
+    ]
+    file = tmp_path / "layer.json"
+    file.write_text(Layer(salt="chat", allocations=tuple(halves)).model_dump_json())
+    command = ["ab", "assign", *USERS[:60], "--layer-file", str(file), "--json"]
+
+    def experiments(*options: str) -> list[tuple[str, str | None]]:
+        done = CliRunner().invoke(app, [*command, *options])
+        assert done.exit_code == 0, done.output
+        return [(one["experiment_id"], one["arm"]) for one in json.loads(done.stdout)]
+
+    here, elsewhere = experiments("--locale", "en_US"), experiments("--locale", "fr_FR")
+    assert {name for name, _ in here} == {"x1", "x2"}
+    assert [name for name, _ in here] == [name for name, _ in elsewhere]
+    for (name, arm), (_, other) in zip(here, elsewhere, strict=True):
+        assert arm is not None
+        assert other == (None if name == "x1" else arm)
+    file.write_text(file.read_text().replace('"first_bucket":5000', '"first_bucket":4999'))
+    shared = CliRunner().invoke(app, command)
+    assert shared.exit_code == 1
+    assert "'x1' and 'x2' share buckets" in shared.output.replace("\n", " ")
+    for more in (["--experiment", "x1"], []):
+        both = CliRunner().invoke(app, [*(command if more else command[:3]), *more])
+        assert both.exit_code == 1
+        assert "exactly one" in both.output
 
 
 def test_who_is_excluded_is_written_in_one_order() -> None:

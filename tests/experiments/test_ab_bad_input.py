@@ -1,6 +1,7 @@
 """Each thing that can be wrong with an experiment's logs is defined, and said."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ab_samples import FIRST, Logs, clean_logs, event, exposure
+from scipy.stats import norm
 from typer.testing import CliRunner
 
 from flywheel_core.cli import app
@@ -364,6 +366,45 @@ def test_the_command_line_reads_and_says_why_it_cannot(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, [*command, "--guardrail", "event_id:up"])
     assert wrong.exit_code == 1
     assert "has a meaning of its own" in wrong.output
+
+
+def test_the_command_line_shows_delta_and_bootstrap_on_request(tmp_path: Path) -> None:
+    folders = clean_logs(300, lift=0.3).write(tmp_path)
+    command = ["ab", "analyze", "--exposures", str(folders[0]), "--events", str(folders[1])]
+    plain = CliRunner().invoke(app, command)
+    assert "delta method" not in plain.stdout
+    shown = CliRunner().invoke(app, [*command, "--delta", "--bootstrap"])
+    asked = ReadoutConfig(with_delta=True, with_bootstrap=True)
+    found = analyze(*folders, asked).newest.metrics["depth"]
+    assert found.delta is not None
+    assert found.bootstrap is not None
+    said = shown.stdout.replace("\n", " ")
+    for name, one in (("delta method", found.delta), ("bootstrap", found.bootstrap)):
+        text = f"depth, {name}: {one.estimate:+.2f} % ({one.lower:+.2f} to {one.upper:+.2f})"
+        assert text in said
+
+
+def test_every_flat_lift_has_what_it_could_have_found_beside_it(tmp_path: Path) -> None:
+    found = read(clean_logs(400), tmp_path)
+    lifts = [*found.newest.metrics.values(), *found.newest.guardrails.values(), *found.exploratory]
+    assert len(lifts) > 10
+    for one in lifts:
+        error = math.hypot(one.test.standard_error, one.control.standard_error)
+        expected = 100 * (norm.ppf(0.975) + norm.ppf(0.8)) * error / one.control.mean
+        assert one.minimum_detectable_lift_pct == pytest.approx(expected)
+    flat = ["ab", "lift", "--test-mean", "10.1", "--test-se", "0.3"]
+    flat += ["--control-mean", "10", "--control-se", "0.4"]
+    done = CliRunner().invoke(app, flat)
+    least = 100 * (norm.ppf(0.975) + norm.ppf(0.8)) * 0.5 / 10
+    assert f"not significant; a true lift of {least:.2g} % would have been found" in done.stdout
+
+
+def test_events_without_ids_are_read_and_said(tmp_path: Path) -> None:
+    folders = clean_logs(100).write(tmp_path)
+    for path in folders[1].iterdir():
+        pq.write_table(pq.read_table(path).drop_columns(["event_id"]), path)
+    found = analyze(*folders, CONFIG)
+    assert "events: no column event_id" in " ".join(found.notes)
 
 
 def thinned(logs: Logs, day: int, arms: tuple[int, ...], share: float) -> Logs:

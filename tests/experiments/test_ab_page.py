@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from ab_samples import FIRST, clean_logs
+from ab_samples import DAY, FIRST, clean_logs
 from typer.testing import CliRunner
 
 from flywheel_core.cli import app
@@ -137,6 +137,20 @@ def test_the_papers_releases_have_the_papers_colours() -> None:
         for mark in chart.marks:
             assert mark.fixed is not None
             assert chart.top <= mark.fixed.y_upper <= mark.y <= mark.fixed.y_lower <= chart.bottom
+
+
+def test_days_read_on_are_drawn_without_a_crowd_of_labels(tmp_path: Path) -> None:
+    logs = clean_logs(300, num_days=12)
+    config = CONFIG.model_copy(update={"watched_days": 5, "through": FIRST.date() + 11 * DAY})
+    found = analyze(*logs.write(tmp_path), config)
+    assert found.is_watch
+    page = parsed(render_experiment(found, since=None))
+    assert "Window over: read on to 16 January 2026" in page.text
+    chart = day_chart("breadth", found.days, 12)
+    assert [mark.label for mark in chart.marks if mark.label] == ["5 Jan", "11", "16 Jan"]
+    assert [mark.peeking for mark in chart.marks].index(False) == 6
+    inside = [chart.left < mark.x < chart.width for mark in chart.marks]
+    assert inside == [True] * 12
 
 
 def test_an_unbounded_set_fills_the_chart(better: Readout) -> None:

@@ -26,7 +26,7 @@ from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.exposure_log import append_day, days_logged, fetch_days
 from flywheel_core.experiments.journal import Journal
-from flywheel_core.experiments.lifts import Lift
+from flywheel_core.experiments.lifts import ArmMean, Lift, lift_of
 from flywheel_core.experiments.ramp import (
     Action,
     RampState,
@@ -129,8 +129,8 @@ def test_an_old_day_never_moves_anything() -> None:
         assert next_action(state, read(number, UP), "approve").kind == "nothing"
         with pytest.raises(ConfigError, match="reading a day again moves nothing"):
             advance(state, day(number), Action(kind="ramp", reason="again"))
-    assert day_to_read(STATE, CONFIG, day(9)) == day(6)
-    assert day_to_read(STATE, CONFIG, day(3)) == day(3)
+    assert day_to_read(STATE, day(9)) == day(6)
+    assert day_to_read(STATE, day(3)) == day(3)
 
 
 # -- a simulated experiment, through the store -----------------------------------------------------
@@ -293,6 +293,43 @@ def test_a_rule_that_names_no_metric_is_refused() -> None:
         ReadoutConfig(metric_guardrails=("bredth",))
     with pytest.raises(ValueError, match="must be above 0"):
         ReadoutConfig(expected_lifts_pct={"depth": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"guardrails": [{"column": "reports"}, {"column": "reports", "harm": "down"}]},
+            "guardrails: 'reports' is given twice",
+        ),
+        ({"metric_guardrails": ["depth", "depth"]}, "metric_guardrails: 'depth' is given twice"),
+        ({"guardrails": [{"column": "breadth"}]}, "'breadth' is the name of a metric"),
+    ],
+)
+def test_a_guardrail_is_given_once(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ReadoutConfig.model_validate(fields)
+
+
+def test_the_command_line_refuses_a_guardrail_given_twice(tmp_path: Any) -> None:
+    command = ["ab", "analyze", "--exposures", str(tmp_path), "--events", str(tmp_path)]
+    done = CliRunner().invoke(app, [*command, "--guardrail", "a:up", "--guardrail", "a:down"])
+    assert done.exit_code == 1
+    assert "'a' is given twice" in done.output
+
+
+def test_the_recommendation_is_by_the_direction_of_the_readout() -> None:
+    """Over a control of 0 there is no lift in percent, but there is a direction."""
+    means = {"standard_error": 1e-3, "num_users": 100}
+    test, control = ArmMean(mean=0.2, **means), ArmMean(mean=0.0, **means)
+    gained = MetricReadout(
+        name="breadth", peeking=False, test=test, control=control, lift=lift_of(test, control)
+    )
+    assert gained.lift is not None
+    assert gained.lift.estimate_pct is None
+    assert gained.direction == 1
+    seen = read(6, FLAT).model_copy(update={"metrics": {"breadth": gained}})
+    assert next_action(STATE, seen).reason.startswith("recommended: ramp")
 
 
 def test_a_day_is_logged_once_and_only_with_its_own_rows(store: Store) -> None:

@@ -21,6 +21,7 @@ from ab_store import (
 )
 
 from flywheel_core.errors import ArtifactCorrupt, PromotionRefused
+from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.journal import Decision, Journal
 from flywheel_core.experiments.ramp import Action, rolled_back
@@ -201,7 +202,8 @@ def test_a_later_rejection_supersedes_a_recorded_ramp(
 
 
 def test_a_late_answer_starts_the_next_step_on_the_first_full_day(store: Store) -> None:
-    start(store, 1.0)
+    assert run(store, 0, today=day(-1)).said.startswith("no exposures yet")
+    log_days(store, 1.0, Allocation(experiment_id="x7"), FIRST, 9)
     answered_on = day(9)
     late = run(store, 6, "approve", today=answered_on)
     assert late.state is not None
@@ -217,6 +219,7 @@ def test_a_late_answer_starts_the_next_step_on_the_first_full_day(store: Store) 
 
 
 def test_a_day_that_is_not_over_is_not_decided(store: Store) -> None:
+    assert run(store, 0, today=day(-1)).action.kind == "wait"  # allocated the day before
     start(store, 1.0)
     for today in (FIRST, FIRST - datetime.timedelta(days=1)):
         early = run(store, 0, today=today)
