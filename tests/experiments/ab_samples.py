@@ -190,3 +190,10 @@ def reference(logs: Logs, through_day: int, max_sends_per_day: int = 1000) -> Re
                 reports[user],
             )
     return Reference(found, len(both), num_bots)
+
+
+def met_every_day(logs: Logs) -> Logs:
+    """Two users meet the experiment on every day, as a cumulative log has it."""
+    for day in range(1, 7):
+        logs.exposures += [exposure("u00006", "control", day), exposure("u00007", "test", day)]
+    return logs
