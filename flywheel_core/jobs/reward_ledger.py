@@ -13,12 +13,13 @@ from flywheel_core.jobs.base import StageContext
 from flywheel_core.jobs.preference_batches import Batch
 from flywheel_core.records import Message
 from flywheel_core.report.ledger_chart import render_ledger
+from flywheel_core.rewards.changes import Outcome
 from flywheel_core.rewards.ledger import (
     LEDGER_FILE,
     Family,
     Floats,
     Ledger,
-    Outcome,
+    Measured,
     correctness,
     extend,
     regressions,
@@ -34,7 +35,7 @@ def write_ledger(
     """Writes `ledger.json` and `ledger.svg`. `batches` are each trained model's, by its name."""
     generation = context.plan.generation
     before = read_ledger(inputs.get(PRIOR))
-    families = [family for family in before.families if family.model not in batches]
+    measured: dict[str, Measured] = {}
     for model, mine in sorted(batches.items()):
         folders = {generation: context.output / model}
         prior = inputs.get(PRIOR)
@@ -47,16 +48,11 @@ def write_ledger(
                 "no finite score (NaN, or longer than execution.engine.max_model_len takes)",
                 flush=True,
             )
-        family = extend(
-            before.family(model),
-            generation,
-            outcomes,
-            {batch.generation: batch.num_without_consensus() for batch in mine},
-            unscored,
-        )
+        without = {batch.generation: batch.num_without_consensus() for batch in mine}
+        measured[model] = Measured(outcomes, without, unscored)
+    ledger = extend(before, generation, measured)
+    for family in ledger.families:
         _warn(family, generation)
-        families.append(family)
-    ledger = Ledger(generation=generation, families=tuple(sorted(families, key=lambda f: f.model)))
     (context.output / LEDGER_FILE).write_text(ledger.model_dump_json(indent=1))
     (context.output / PICTURE_FILE).write_text(render_ledger(ledger), encoding="utf-8")
     return ledger
@@ -122,6 +118,7 @@ def _warn(family: Family, generation: int) -> None:
             f"warning: {family.model} of generation {generation} is worse on the "
             f"{one.workflow} pairs of batch {one.batch_generation} than generation "
             f"{one.prior_generation}'s: accuracy {one.difference.estimate:+.3f} "
-            f"[{one.difference.lower:+.3f}, {one.difference.upper:+.3f}] on {one.num_pairs} pairs",
+            f"[{one.difference.lower:+.3f}, {one.difference.upper:+.3f}] on {one.num_pairs} pairs, "
+            f"p = {one.adjusted_p_value:.1g} over all old batches",
             flush=True,
         )

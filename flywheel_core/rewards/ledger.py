@@ -6,12 +6,12 @@ are unanimous* (§3.4.1: on single reviews, label noise hides what a model learn
 95 % interval. Scores that tie count one half.
 
 A new generation adds its model's row over every batch, and the zero-shot cell of the model in
-force before it on the new batch. Both models read the same pairs, so what changed between them is
-a paired difference (Student's interval); on an older batch a drop of more than 2 points whose
-interval excludes zero is flagged.
+force before it on the new batch. Both models read the same pairs: `changes` says what the new one
+gained and lost.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +19,13 @@ import numpy.typing as npt
 from pydantic import Field
 
 from flywheel_core.artifacts import Record
-from flywheel_core.evaluation.statistics import Interval, paired_difference, wilson_interval
+from flywheel_core.evaluation.statistics import Interval, wilson_interval
+from flywheel_core.rewards.changes import Comparison, Outcome, compare
 
 Floats = npt.NDArray[np.float64]
-Change = Literal["regressed", "unsure", "held", "gained", "too few pairs"]
 
 LEDGER_FILE = "ledger.json"
 SCHEMA_VERSION: Literal[1] = 1
-PAIRS_MIN = 20
-"""Consensus pairs a comparison of two models needs."""
-
-DROP_TOLERANCE = 0.02
-"""A smaller drop is no cause to look; ours. Table 8's own columns fall by up to 0.020."""
 
 
 class Cell(Record):
@@ -45,18 +40,6 @@ class Cell(Record):
     @property
     def zero_shot(self) -> bool:
         return self.batch_generation > self.model_generation
-
-
-class Comparison(Record):
-    """The new model minus the one in force before it, on one batch's consensus pairs."""
-
-    model_generation: int
-    prior_generation: int
-    batch_generation: int
-    workflow: str
-    num_pairs: int
-    difference: Interval | None
-    change: Change
 
 
 class Family(Record):
@@ -108,49 +91,47 @@ def correctness(scores: npt.ArrayLike, first_is_better: npt.ArrayLike) -> Floats
     return right
 
 
-class Outcome(Record):
-    """What one model got right on one batch and workflow: `right` [n], pair by pair."""
+@dataclass(frozen=True)
+class Measured:
+    """A family's newest measurement: `outcomes` are of the new model and, where there is one, of
+    the model in force before it, over the same pairs; the counts are by batch generation, as
+    `Family` has them. An outcome without pairs adds no cell."""
 
-    model_generation: int
-    batch_generation: int
-    workflow: str
-    right: tuple[float, ...]
+    outcomes: Sequence[Outcome]
+    num_without_consensus: Mapping[int, int]
+    num_unscored: Mapping[int, int] = field(default_factory=dict)
 
 
-def extend(
-    family: Family,
-    generation: int,
-    outcomes: Sequence[Outcome],
-    num_without_consensus: Mapping[int, int],
-    num_unscored: Mapping[int, int] | None = None,
-) -> Family:
-    """The family after one more generation.
-
-    `outcomes` are of the new model (of `generation`) and, where there is one, of the model in
-    force before it, over the same pairs; an outcome without pairs adds no cell.
-    """
-    measured = [outcome for outcome in outcomes if outcome.right]
-    fresh = tuple(_cell(outcome) for outcome in measured)
-    places = {(c.model_generation, c.batch_generation, c.workflow) for c in fresh}
-    kept = tuple(
-        cell
-        for cell in family.cells
-        if (cell.model_generation, cell.batch_generation, cell.workflow) not in places
+def extend(ledger: Ledger, generation: int, measured: Mapping[str, Measured]) -> Ledger:
+    """The ledger after one more generation; `measured` by family. What it does not name rests."""
+    outcomes = {
+        model: [outcome for outcome in one.outcomes if outcome.right]
+        for model, one in measured.items()
+    }
+    compared = compare(generation, outcomes)
+    extended = [
+        _extend(ledger.family(model), one, outcomes[model], compared[model])
+        for model, one in measured.items()
+    ]
+    resting = [family for family in ledger.families if family.model not in measured]
+    return Ledger(
+        generation=generation,
+        families=tuple(sorted((*resting, *extended), key=lambda family: family.model)),
     )
-    compared = _compare(generation, measured)
-    again = {_place(one) for one in compared}
-    before = [one for one in family.comparisons if _place(one) not in again]
+
+
+def _extend(
+    family: Family, measured: Measured, outcomes: Sequence[Outcome], compared: Sequence[Comparison]
+) -> Family:
+    fresh = [_cell(outcome) for outcome in outcomes]
+    cells = {_cell_place(cell): cell for cell in (*family.cells, *fresh)}
+    comparisons = {_place(one): one for one in (*family.comparisons, *compared)}
     return Family(
         model=family.model,
-        cells=tuple(
-            sorted(
-                (*kept, *fresh),
-                key=lambda c: (c.workflow, c.model_generation, c.batch_generation),
-            )
-        ),
-        comparisons=(*before, *compared),
-        num_without_consensus={**family.num_without_consensus, **num_without_consensus},
-        num_unscored={**family.num_unscored, **(num_unscored or {})},
+        cells=tuple(sorted(cells.values(), key=_cell_place)),
+        comparisons=tuple(comparisons.values()),
+        num_without_consensus={**family.num_without_consensus, **measured.num_without_consensus},
+        num_unscored={**family.num_unscored, **measured.num_unscored},
     )
 
 
@@ -164,6 +145,10 @@ def _cell(outcome: Outcome) -> Cell:
     )
 
 
+def _cell_place(cell: Cell) -> tuple[str, int, int]:
+    return cell.workflow, cell.model_generation, cell.batch_generation
+
+
 def _place(compared: Comparison) -> tuple[int, int, int, str]:
     return (
         compared.model_generation,
@@ -173,46 +158,8 @@ def _place(compared: Comparison) -> tuple[int, int, int, str]:
     )
 
 
-def _compare(generation: int, outcomes: Sequence[Outcome]) -> list[Comparison]:
-    new = {
-        (one.batch_generation, one.workflow): one
-        for one in outcomes
-        if one.model_generation == generation
-    }
-    found = []
-    for prior in outcomes:
-        place = (prior.batch_generation, prior.workflow)
-        if prior.model_generation == generation or place not in new:
-            continue
-        right = new[place].right
-        difference = paired_difference(right, prior.right) if len(right) >= PAIRS_MIN else None
-        found.append(
-            Comparison(
-                model_generation=generation,
-                prior_generation=prior.model_generation,
-                batch_generation=prior.batch_generation,
-                workflow=prior.workflow,
-                num_pairs=len(right),
-                difference=difference,
-                change=_change(difference),
-            )
-        )
-    return found
-
-
-def _change(difference: Interval | None) -> Change:
-    if difference is None:
-        return "too few pairs"
-    if difference.lower > 0:
-        return "gained"
-    if difference.estimate >= -DROP_TOLERANCE:
-        return "held"
-    return "regressed" if difference.upper < 0 else "unsure"
-
-
 def regressions(family: Family, generation: int) -> list[Comparison]:
-    """Old batches on which this generation's model is worse than the one before: by more than
-    `DROP_TOLERANCE`, and beyond doubt."""
+    """Old batches on which this generation's model is worse than the one before, beyond luck."""
     return [
         one
         for one in family.comparisons

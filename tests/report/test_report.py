@@ -16,7 +16,8 @@ from flywheel_core.report.model import (
     StageMean,
 )
 from flywheel_core.report.render import evidence_text, render_report
-from flywheel_core.rewards.ledger import Family, Ledger, Outcome, extend
+from flywheel_core.rewards.changes import Outcome
+from flywheel_core.rewards.ledger import Ledger, Measured, extend
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -189,19 +190,13 @@ def test_numbers_read_well() -> None:
 def test_reward_models_are_shown_where_they_were_measured(clean: str) -> None:
     assert "Reward models by batch" not in clean
     assert "User-signal models" not in clean
-    family = extend(
-        Family(model="pointwise_user"),
-        1,
-        [
-            Outcome(
-                model_generation=1,
-                batch_generation=1,
-                workflow="static",
-                right=(1.0,) * 30 + (0.0,) * 10,
-            )
-        ],
-        {},
+    outcome = Outcome(
+        model_generation=1,
+        batch_generation=1,
+        workflow="static",
+        right=(1.0,) * 30 + (0.0,) * 10,
     )
+    ledger = extend(Ledger(), 1, {"pointwise_user": Measured([outcome], {})})
     signal = SignalSummary(
         name="signal_love",
         auc=0.61,
@@ -209,11 +204,7 @@ def test_reward_models_are_shown_where_they_were_measured(clean: str) -> None:
         base_rate=0.04,
         biases={"delayed": "labels -0.031 (lower) & <more>"},
     )
-    page = render_report(
-        clean_report().model_copy(
-            update={"ledger": Ledger(generation=1, families=(family,)), "signals": (signal,)}
-        )
-    )
+    page = render_report(clean_report().model_copy(update={"ledger": ledger, "signals": (signal,)}))
     parsed = outline(page)
     assert parsed.open == []
     texts = " ".join(parsed.texts)
