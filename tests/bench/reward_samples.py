@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.annotation.pairs import is_held_out
+from flywheel_core.annotation.pairs import held_out_unit, is_held_out
 from flywheel_core.jobs.preference_batches import COLUMNS
 from flywheel_core.records import Surface
 from flywheel_core.world.answers import sample_response
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 Wanted = Callable[[ChatContext], bool]
 
 SCHEMA = pa.schema([*COLUMNS, pa.field("character_id", pa.string())])
+HELD_OUT_SHARE = 0.2
 
 
 def anything(context: ChatContext) -> bool:
@@ -31,9 +32,18 @@ def anything(context: ChatContext) -> bool:
 
 
 def world_pairs(
-    count: int, seed: int, *, surface: Surface = "user", wanted: Wanted = anything
+    count: int,
+    seed: int,
+    *,
+    surface: Surface = "user",
+    wanted: Wanted = anything,
+    held_out: bool | None = None,
 ) -> list[Row]:
-    """`count` pairs with three votes each, in chats that `wanted` takes."""
+    """`count` pairs with three votes each, in chats that `wanted` takes.
+
+    `held_out` asks for users kept from training only, or for the others only: seeds draw from the
+    same users, so that two seeds alone are no split.
+    """
     rng = np.random.default_rng([seed, 0xBA1])
     rows: list[Row] = []
     contexts: list[ChatContext] = []
@@ -41,19 +51,20 @@ def world_pairs(
     while len(rows) < count:
         for draft in sample_contexts(surface, max(200, count), seed * 1000 + part):
             context = context_of(draft.messages, draft.character_id)
-            if len(rows) == count or not wanted(context):
+            owner = {"user_id": draft.user_id, "conversation_id": draft.conversation_id}
+            kept = is_held_out(held_out_unit(owner), HELD_OUT_SHARE)
+            if len(rows) == count or held_out not in (None, kept) or not wanted(context):
                 continue
             contexts.append(context)
             rows.append(
-                {
+                owner
+                | {
                     "prompt_id": draft.conversation_id,
-                    "conversation_id": draft.conversation_id,
                     "messages": draft.messages,
-                    "user_id": draft.user_id,
                     "character_id": draft.character_id,
                     "response_0": sample_response(context, rng),
                     "response_1": sample_response(context, rng),
-                    "held_out": is_held_out(draft.conversation_id, 0.2),
+                    "held_out": kept,
                 }
             )
         part += 1

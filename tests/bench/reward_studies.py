@@ -98,13 +98,11 @@ class Bench:
         return result.model_dirs[name]
 
     def train_on_pairs(self, kind: Kind, pairs: Sequence[Pair], reviews: Reviews = "all") -> Path:
-        """From pairs whose every row trains."""
+        """From pairs of users who are not held out."""
         import pyarrow.parquet as pq
 
-        path = write_rows(
-            self.folder / f"train-{self.count}.parquet",
-            [row | {"held_out": False} for row in pairs],
-        )
+        assert not any(row["held_out"] for row in pairs), "a held-out user's pairs train nothing"
+        path = write_rows(self.folder / f"train-{self.count}.parquet", pairs)
         pq.write_table(with_reviews(pq.read_table(path), reviews), path)
         return self.train(kind, path)
 
@@ -156,8 +154,8 @@ def accuracy_curve(
     bench: Bench, sizes: Sequence[int], num_eval: int, seed: int = 0
 ) -> dict[int, dict[str, Interval]]:
     """Pointwise accuracy by number of training pairs; each size contains the smaller ones."""
-    training = world_pairs(max(sizes), seed=seed * 10 + 1)
-    held_out = world_pairs(num_eval, seed=seed * 10 + 2)
+    training = world_pairs(max(sizes), seed=seed * 10 + 1, held_out=False)
+    held_out = world_pairs(num_eval, seed=seed * 10 + 2, held_out=True)
     return {
         size: accuracies(
             bench.gaps("pointwise", bench.train_on_pairs("pointwise", training[:size]), held_out),
@@ -169,7 +167,7 @@ def accuracy_curve(
 
 def curve_rows(bench: Bench) -> Iterator[Row]:
     curve = accuracy_curve(bench, CURVE_SIZES, CURVE_EVAL_PAIRS)
-    ceiling = noise_ceiling(world_pairs(CURVE_EVAL_PAIRS, seed=2))
+    ceiling = noise_ceiling(world_pairs(CURVE_EVAL_PAIRS, seed=2, held_out=True))
     first, last = (curve[size]["unanimous"] for size in (CURVE_SIZES[0], CURVE_SIZES[-1]))
     said = "; ".join(
         f"{size} pairs " + "/".join(f"{one.estimate:.3f}" for one in found.values())
@@ -236,8 +234,9 @@ def agreement_study(
 ) -> Agreement:
     """§3.4.1 re-run. The paper's baseline is a model not trained on this data set: here one that
     learnt from a quarter as many pairs of the other surface."""
-    training, held_out = world_pairs(num_train, seed=51), world_pairs(num_eval, seed=52)
-    other = world_pairs(num_train // 4, seed=53, surface="internal")
+    training = world_pairs(num_train, seed=51, held_out=False)
+    held_out = world_pairs(num_eval, seed=52, held_out=True)
+    other = world_pairs(num_train // 4, seed=53, surface="internal", held_out=False)
     accuracy: dict[tuple[Kind, str], dict[str, Interval]] = {}
     right: dict[tuple[Kind, str], dict[str, np.ndarray]] = {}
     for kind in kinds:
@@ -335,9 +334,9 @@ def drift_ledger(bench: Bench, num_train: int, num_eval: int) -> Ledger:
         for offset, workflow in enumerate(kinds):
             taken = interactive(wanted) if workflow == "interactive" else wanted
             seed = 100 * number + offset
-            training += world_pairs(num_train // 2, seed=seed, wanted=taken)
-            held_out = world_pairs(num_eval, seed=seed + 50, wanted=taken)
-            evaluation[number, workflow] = [r for r in held_out if has_consensus(r["votes"])]
+            training += world_pairs(num_train // 2, seed=seed, wanted=taken, held_out=False)
+            asked = world_pairs(num_eval, seed=seed + 50, wanted=taken, held_out=True)
+            evaluation[number, workflow] = [row for row in asked if has_consensus(row["votes"])]
         models[number] = bench.train_on_pairs("pointwise", training)
     outcomes = [
         Outcome(

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.annotation.pairs import is_held_out
+from flywheel_core.annotation.pairs import held_out_unit, is_held_out
 from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.ingest.topical_chat import HistoryLimits, read_topical_chat
 from flywheel_core.records import MESSAGES
@@ -69,7 +69,7 @@ def compare(
     bench: Any, turns: Sequence[dict[str, Any]], share: float, *, num_epochs: float = NUM_EPOCHS
 ) -> Compared:
     """Train both on `share` of the training conversations, and ask both about the test ones."""
-    test = [row for row in turns if is_held_out(row["conversation_id"], TEST_SHARE)]
+    test = [row for row in turns if is_held_out(held_out_unit(row), TEST_SHARE)]
     names = sorted({row["conversation_id"] for row in turns} - {r["conversation_id"] for r in test})
     taken = set(np.random.default_rng(0).permutation(names)[: round(share * len(names))].tolist())
     training = [row for row in turns if row["conversation_id"] in taken]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flywheel_core.annotation.pairs import held_out_unit, is_held_out
 from tests.bench import topical_signals
-from tests.bench.reward_samples import world_pairs
+from tests.bench.reward_samples import HELD_OUT_SHARE, world_pairs
 from tests.bench.reward_studies import (
     BATCHES,
     Agreement,
@@ -34,6 +35,18 @@ def test_the_noise_ceiling_is_where_the_world_puts_it() -> None:
     for found in coin.values():
         assert found.lower < 0.5 < found.upper
     assert pairs == world_pairs(3000, seed=7)
+
+
+def test_a_study_asks_about_users_whom_its_models_never_saw() -> None:
+    """By production's unit: drawn by seed alone, the two would share hundreds of users."""
+    trained, held_out = (world_pairs(1000, seed=5 + kept, held_out=bool(kept)) for kept in (0, 1))
+    sides = [{held_out_unit(row) for row in rows} for rows in (trained, held_out)]
+    assert not sides[0] & sides[1]
+    for rows, expected in ((trained, False), (held_out, True)):
+        for row in rows:
+            assert row["held_out"] is is_held_out(held_out_unit(row), HELD_OUT_SHARE) is expected
+    every = world_pairs(2000, seed=5)
+    assert np.mean([row["held_out"] for row in every]) == pytest.approx(HELD_OUT_SHARE, abs=0.1)
 
 
 def test_the_batches_that_drift_share_no_chat() -> None:
@@ -76,7 +89,7 @@ def test_more_pairs_make_a_better_model_below_the_ceiling(bench: Bench) -> None:
     few, many = curve[60]["unanimous"], curve[600]["unanimous"]
     assert many.lower > few.upper
     assert many.lower > 0.6
-    ceiling = noise_ceiling(world_pairs(1200, seed=2))["unanimous"]
+    ceiling = noise_ceiling(world_pairs(1200, seed=2, held_out=True))["unanimous"]
     assert many.estimate < ceiling.estimate
 
 
