@@ -27,10 +27,18 @@ TRAIN_PAIRS = 960
 
 def rows() -> Iterator[Row]:
     """The `rewards` group."""
-    from tests.bench import reward_studies
-
     yield from speed()
-    yield from reward_studies.rows()
+    yield from studies()
+
+
+def studies() -> Iterator[Row]:
+    """Every study at its full size."""
+    from tests.bench import reward_agreement, reward_curve, reward_drift, topical_signals
+    from tests.bench.reward_lab import open_bench
+
+    with tempfile.TemporaryDirectory(prefix="fw-bench-") as folder, open_bench(Path(folder)) as it:
+        for study in (reward_curve, reward_agreement, reward_drift, topical_signals):
+            yield from study.rows(it)
 
 
 def speed() -> Iterator[Row]:

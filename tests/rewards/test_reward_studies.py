@@ -13,16 +13,11 @@ import pytest
 
 from flywheel_core.annotation.pairs import held_out_unit, is_held_out
 from tests.bench import topical_signals
+from tests.bench.reward_agreement import Agreement
+from tests.bench.reward_curve import accuracy_curve
+from tests.bench.reward_drift import BATCHES, interactive
+from tests.bench.reward_lab import Bench, accuracies, noise_ceiling, open_bench
 from tests.bench.reward_samples import HELD_OUT_SHARE, world_pairs
-from tests.bench.reward_studies import (
-    BATCHES,
-    Agreement,
-    Bench,
-    accuracies,
-    accuracy_curve,
-    interactive,
-    noise_ceiling,
-)
 
 
 def test_the_noise_ceiling_is_where_the_world_puts_it() -> None:
@@ -71,16 +66,8 @@ def sampled_contexts() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    from flywheel_core.engines.config import EngineConfig
-    from flywheel_core.engines.environment import prepare_environment
-
-    config = EngineConfig(max_model_len=256, num_threads=1)
-    prepare_environment(config)
-    from flywheel_core.engines.vllm_scorer import VllmScorer
-
-    scorer = VllmScorer(config)
-    yield Bench(tmp_path_factory.mktemp("studies"), scorer)
-    scorer.close()
+    with open_bench(tmp_path_factory.mktemp("studies")) as found:
+        yield found
 
 
 @pytest.mark.heavy
