@@ -13,6 +13,8 @@ from tests.bench.reward_samples import world_pairs
 
 TRAIN_PAIRS, EVAL_PAIRS = 400, 2000
 NUM_RESAMPLES = 2000
+LOSS_MAX = 0.02
+"""What training on single reviews may cost: within it, Table 9's "holds up" stands."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,17 @@ VARIANTS: tuple[tuple[str, Reviews], ...] = (
 
 
 def agreement_study(
-    bench: Bench, num_train: int, num_eval: int, kinds: Sequence[Kind] = ("pointwise", "pairwise")
+    bench: Bench,
+    num_train: int,
+    num_eval: int,
+    kinds: Sequence[Kind] = ("pointwise", "pairwise"),
+    seed: int = 5,
 ) -> Agreement:
     """§3.4.1 re-run. The paper's baseline is a model not trained on this data set: here one that
     learnt from a quarter as many pairs of the other surface."""
-    training = world_pairs(num_train, seed=51, held_out=False)
-    held_out = world_pairs(num_eval, seed=52, held_out=True)
-    other = world_pairs(num_train // 4, seed=53, surface="internal", held_out=False)
+    training = world_pairs(num_train, seed=seed * 10 + 1, held_out=False)
+    held_out = world_pairs(num_eval, seed=seed * 10 + 2, held_out=True)
+    other = world_pairs(num_train // 4, seed=seed * 10 + 3, surface="internal", held_out=False)
     accuracy: dict[tuple[Kind, str], dict[str, Interval]] = {}
     right: dict[tuple[Kind, str], dict[str, np.ndarray]] = {}
     for kind in kinds:
@@ -98,7 +104,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     }
     worst = min(found.estimate for found in lost.values())
     yield Row(
-        "rm_single_review_training", worst, "accuracy", ">= -0.02", worst >= -0.02,
+        "rm_single_review_training", worst, "accuracy", f">= -{LOSS_MAX}", worst >= -LOSS_MAX,
         "trained on single reviews minus trained on unanimous pairs, both evaluated on unanimous "
         + ", ".join(f"{kind} {signed(found)}" for kind, found in lost.items())
         + f"; single/unanimous accuracy: {said}",
