@@ -11,7 +11,11 @@ from tests.bench import Row
 from tests.bench.reward_lab import Bench, Kind, Reviews, accuracies, label_sets, signed
 from tests.bench.reward_samples import world_pairs
 
-TRAIN_PAIRS, EVAL_PAIRS = 400, 2000
+TRAIN_PAIRS, EVAL_PAIRS = 2000, 12_000
+"""Training where the world's accuracy curve flattens (shared/WORLD.md). Evaluation for a half-width
+of one point in a paired difference, half of `LOSS_MAX`: where two models disagree on 15 % of the
+pairs that takes 0.15 · (1.96 / 0.01)² = 5,800 unanimous ones, and half of all are."""
+
 NUM_RESAMPLES = 2000
 LOSS_MAX = 0.02
 """What training on single reviews may cost: within it, Table 9's "holds up" stands."""
