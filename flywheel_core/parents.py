@@ -41,10 +41,12 @@ class Parent(Record):
 
 
 def production_parent(recipe: Recipe, store: Store) -> Parent:
-    """The production model; on a new flywheel, the base model becomes generation 0."""
+    """The production model; on a new flywheel, the base model becomes generation 0. `ConfigError`
+    where a study made the base model and the recipe is none: it would stand in production."""
     pointer = Pointer(store, recipe.flywheel, PRODUCTION)
     newest = pointer.newest()
     if newest is None:
+        _require_fit_base(recipe)
         base = import_model(recipe, store, "base", recipe.model.base)
         value = {"ref": base.model_dump(), "digest": model_digest(read_manifest(store, base))}
         newest = _start(pointer, value)
@@ -57,8 +59,20 @@ def parent_to_be(recipe: Recipe, store: Store) -> Parent:
     newest = Pointer(store, recipe.flywheel, PRODUCTION).newest()
     if newest is not None:
         return _parent_of(newest)
+    _require_fit_base(recipe)
     base = name_model(recipe, store, "base", recipe.model.base)
     return Parent(ref=base, digest="", pointer_number=1)
+
+
+def _require_fit_base(recipe: Recipe) -> None:
+    marks = checkpoint_marks(checkpoint_folder(recipe.model.base))
+    if marks and recipe.study is None:
+        raise ConfigError(
+            f"model.base: {recipe.model.base!r} comes from {', '.join(marks)}, and what a study "
+            "makes is unfit for release, so it cannot be generation 0 of a flywheel; give another "
+            "checkpoint, or make this recipe a study too (study: {name: …, allows: […]}), whose "
+            "climbs are never released"
+        )
 
 
 def _parent_of(record: PointerRecord) -> Parent:

@@ -79,18 +79,25 @@ def push(
     batch: PushedArgument,
     url: UrlOption,
     token_file: TokenOption,
-    title: Annotated[str | None, typer.Option(help="Of the project; the folder's name.")] = None,
+    title: Annotated[str | None, typer.Option(help="Of the project; the batch's name.")] = None,
     recipe: RecipeOption = "tiny_cpu",
 ) -> None:
-    """Make a Label Studio project of a batch; again, it finds the one it made."""
+    """Make a Label Studio project of a batch, or of the splits in its adjudication/. Again, it
+    sends what is missing: splits that joined since become a project of their own."""
+    from flywheel_core.annotation.files import ADJUDICATION_FOLDER
     from flywheel_core.annotation.label_studio_server import LabelStudioServer
     from flywheel_core.recipe import load_recipe
 
     with clear_errors():
-        annotators = load_recipe(recipe).annotation.num_annotators
-        server = LabelStudioServer(url, _token(token_file))
-        made = server.push(batch, title or batch.resolve().name, annotators)
-        console.print(f"{made.url}/projects/{made.project}", highlight=False)
+        folder, annotators = batch.resolve(), load_recipe(recipe).annotation.num_annotators
+        name = folder.name
+        if name == ADJUDICATION_FOLDER:
+            name, annotators = f"{folder.parent.name} {name}", 1
+        pushed = LabelStudioServer(url, _token(token_file)).push(folder, title or name, annotators)
+        for one in pushed.projects:
+            console.print(
+                f"{pushed.url}/projects/{one.number}: {len(one.task_ids)} tasks", highlight=False
+            )
 
 
 @annotate_app.command("pull")
@@ -135,7 +142,8 @@ def _show_import(report: dict[str, Any], out: Path) -> None:
     lines += [f"look at: {name} {count}" for name, count in report["remarks"].items()]
     if report["waiting_for_adjudication"]:
         lines.append(
-            f"{report['waiting_for_adjudication']} splits wait in the batch's adjudication/ folder"
+            f"{report['waiting_for_adjudication']} splits wait in the batch's adjudication/ folder "
+            "(for Label Studio, push it; again, when more have joined)"
         )
     flagged = [name for name, one in report["features_chosen_rejected"].items() if one["flagged"]]
     lines.append(f"features that set chosen and rejected apart: {', '.join(flagged) or 'none'}")

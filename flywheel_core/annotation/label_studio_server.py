@@ -2,9 +2,13 @@
 
 `push` makes a project from the `tasks.json` and `label_config.xml` of a batch, `pull` puts its
 export beside them as `labels.json`. Tried against Label Studio 1.23.2 with both of its tokens.
+
+A folder of splits that wait for adjudication gets tasks as labels come in. Those that joined after
+a push become a project of their own, so that an adjudicator's finished project never grows.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +16,33 @@ import httpx
 from pydantic import ValidationError
 
 from flywheel_core.annotation.files import CONFIG_FILE, LABEL_FILE, TASK_FILE
-from flywheel_core.artifacts import Record
+from flywheel_core.artifacts import Record, digest_of
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.folders import write_whole
 
-PROJECT_FILE = "label_studio.json"
+PROJECTS_FILE = "label_studio.json"
 TIMEOUT_S = 120.0
+TITLE_MAX_CHARACTERS = 50
+"""Label Studio refuses a longer title."""
 
 
 class Project(Record):
-    """Where a batch was pushed; lies in its folder, so that it is pushed once."""
+    """A project on the server, and the tasks that belong into it."""
+
+    number: int
+    task_ids: tuple[str, ...]
+
+
+class Pushed(Record):
+    """Where a batch was pushed, the first project first; lies in its folder, so that no task of it
+    is pushed twice."""
 
     url: str
-    project: int
+    projects: tuple[Project, ...] = ()
+
+    @property
+    def task_ids(self) -> set[str]:
+        return {task_id for project in self.projects for task_id in project.task_ids}
 
 
 class LabelStudioServer:
@@ -43,37 +61,89 @@ class LabelStudioServer:
             f"Bearer {self._ask('POST', '/api/token/refresh', json={'refresh': token})['access']}"
         )
 
-    def push(self, folder: Path, title: str, num_annotators: int) -> Project:
-        """Make a project of the batch, or find the one that was made before."""
-        known = folder / PROJECT_FILE
-        if known.is_file():
-            return read_project(folder)
+    def push(self, folder: Path, title: str, num_annotators: int) -> Pushed:
+        """Have every task of the batch in one project. Tasks that are in none become a new one;
+        a project that lacks some of its own, after a push that was cut short, gets just those."""
         tasks, config = (_read(folder / name) for name in (TASK_FILE["label_studio"], CONFIG_FILE))
-        asked = {"title": title, "label_config": config, "maximum_annotations": num_annotators}
-        number = int(self._ask("POST", "/api/projects/", json=asked)["id"])
-        sent = json.loads(tasks)
-        taken = self._ask("POST", f"/api/projects/{number}/import", json=sent)["task_count"]
-        if taken != len(sent):
-            raise InputDataError(
-                f"{self.url}: project {number} took {taken} of {len(sent)} tasks; delete it there "
-                "and push again"
-            )
-        project = Project(url=self.url, project=number)
-        write_whole(known, project.model_dump_json().encode())
-        return project
+        wanted = {one["data"]["task_id"]: one for one in json.loads(tasks)}
+        pushed = (
+            self._pushed(folder) if (folder / PROJECTS_FILE).is_file() else Pushed(url=self.url)
+        )
+        new = tuple(task_id for task_id in wanted if task_id not in pushed.task_ids)
+        if new:
+            number = len(pushed.projects) + 1
+            asked = {
+                "title": _title(title, number),
+                "label_config": config,
+                "maximum_annotations": num_annotators,
+            }
+            digest = digest_of([asked, [wanted[task_id] for task_id in new]])
+            made = Project(number=self._project(asked, f"flywheel batch {digest}"), task_ids=new)
+            pushed = Pushed(url=self.url, projects=(*pushed.projects, made))
+            write_whole(folder / PROJECTS_FILE, pushed.model_dump_json().encode())
+        for project in pushed.projects:
+            there = {one["data"].get("task_id") for one in self._export(project.number)}
+            missing = [
+                wanted[task_id]
+                for task_id in project.task_ids
+                if task_id in wanted and task_id not in there
+            ]
+            self._upload(project.number, missing)
+        return pushed
 
     def pull(self, folder: Path) -> Path:
-        """Put the project's labels so far into the batch's folder; returns their file."""
-        project = read_project(folder)
-        if project.url != self.url:
-            raise ConfigError(
-                f"--url: {self.url}, but {folder} was pushed to {project.url}; give that one"
-            )
-        asked = {"exportType": "JSON", "download_all_tasks": "true"}
-        exported = self._ask("GET", f"/api/projects/{project.project}/export", params=asked)
+        """Put the labels so far, of all of the batch's projects, into its folder; returns their
+        file."""
+        pushed = self._pushed(folder)
+        exported = [one for project in pushed.projects for one in self._export(project.number)]
         labels = folder / LABEL_FILE["label_studio"]
         write_whole(labels, json.dumps(exported, indent=1, ensure_ascii=False).encode())
         return labels
+
+    def _pushed(self, folder: Path) -> Pushed:
+        pushed = read_pushed(folder)
+        if pushed.url != self.url:
+            raise ConfigError(
+                f"--url: {self.url}, but {folder} was pushed to {pushed.url}; give that one"
+            )
+        return pushed
+
+    def _project(self, asked: dict[str, Any], description: str) -> int:
+        """The number of the project of this description, made where there is none: a push that was
+        cut short may have made it and not written its number down."""
+        for one in self._projects():
+            if one["description"] == description:
+                return int(one["id"])
+        made = self._ask("POST", "/api/projects/", json=asked | {"description": description})
+        return int(made["id"])
+
+    def _projects(self) -> Iterator[dict[str, Any]]:
+        page = 1
+        while True:
+            asked = {"page": page, "page_size": 100}
+            answer = self._ask("GET", "/api/projects/", params=asked)
+            yield from answer["results"]
+            if answer["next"] is None:
+                return
+            page += 1
+
+    def _upload(self, number: int, tasks: Sequence[dict[str, Any]]) -> None:
+        if not tasks:
+            return
+        taken = self._ask("POST", f"/api/projects/{number}/import", json=tasks)["task_count"]
+        if taken != len(tasks):
+            raise InputDataError(
+                f"{self.url}: project {number} took {taken} of {len(tasks)} tasks; push again, "
+                "which sends those that are missing"
+            )
+
+    def _export(self, number: int) -> list[dict[str, Any]]:
+        """All tasks of a project, with their annotations."""
+        asked = {"exportType": "JSON", "download_all_tasks": "true"}
+        exported: list[dict[str, Any]] = self._ask(
+            "GET", f"/api/projects/{number}/export", params=asked
+        )
+        return exported
 
     def _ask(self, method: str, path: str, **what: Any) -> Any:
         try:
@@ -86,6 +156,11 @@ class LabelStudioServer:
             raise ConfigError(
                 f"--token-file: {self.url} refuses the token ({answer.status_code} on {path}); "
                 "make a new one on its page Account & Settings"
+            )
+        if answer.status_code == 404:
+            raise InputDataError(
+                f"{self.url}{path}: is not there (404); is this another server, or was the project "
+                f"deleted? To push its tasks anew, take it out of the batch's {PROJECTS_FILE}"
             )
         if answer.is_error:
             raise InputDataError(
@@ -101,11 +176,17 @@ class LabelStudioServer:
             ) from error
 
 
-def read_project(folder: Path) -> Project:
-    """The project that the batch was pushed to."""
-    path = folder / PROJECT_FILE
+def _title(title: str, number: int) -> str:
+    """The title of a batch's first, second, third … project."""
+    suffix = "" if number == 1 else f" ({number})"
+    return title[: TITLE_MAX_CHARACTERS - len(suffix)] + suffix
+
+
+def read_pushed(folder: Path) -> Pushed:
+    """The projects that the batch was pushed to."""
+    path = folder / PROJECTS_FILE
     try:
-        return Project.model_validate_json(_read(path))
+        return Pushed.model_validate_json(_read(path))
     except ValidationError as error:
         raise InputDataError(f"{path}: is not the mark of a pushed batch; remove it") from error
 

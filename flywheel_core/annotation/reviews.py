@@ -7,7 +7,7 @@ and a batch without usable labels is refused.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,9 +81,13 @@ class CheckedReviews:
                 found[review.task_id].append(review)
         return dict(found)
 
-    def adjudicated(self) -> dict[str, Review]:
-        """The adjudicator's review of each task that has one."""
-        return {one.task_id: one for one in self.reviews if one.adjudicates}
+    def adjudicated(self) -> dict[str, int]:
+        """The adjudicator's choice on each task that has one; several adjudicators chose alike."""
+        return {
+            one.task_id: one.vote
+            for one in self.reviews
+            if one.adjudicates and one.vote is not None
+        }
 
 
 def check_reviews(
@@ -100,7 +104,7 @@ def check_reviews(
             dropped[reason] += 1
         else:
             usable.append(review)
-    kept = _without_contradictions(usable, dropped)
+    kept = _without_disagreement(_without_contradictions(usable, dropped), dropped)
     if not any(review.vote is not None for review in kept):
         raise InputDataError(
             f"none of {len(reviews)} labels for {len(tasks)} tasks can be used: "
@@ -168,6 +172,19 @@ def _without_contradictions(reviews: Sequence[Review], dropped: Counter[str]) ->
     return kept
 
 
+def _without_disagreement(reviews: Sequence[Review], dropped: Counter[str]) -> list[Review]:
+    """Adjudicators who choose differently on one task settle nothing: their reviews of it are
+    dropped, and the split stays one."""
+    choices: dict[str, set[int]] = defaultdict(set)
+    for review in reviews:
+        if review.adjudicates and review.vote is not None:
+            choices[review.task_id].add(review.vote)
+    kept = [one for one in reviews if not (one.adjudicates and len(choices[one.task_id]) > 1)]
+    dropped.update({"adjudicators_disagree": len(reviews) - len(kept)})
+    dropped += Counter()  # drops zeros
+    return kept
+
+
 def _remarks(
     tasks: Mapping[str, AnnotationTask], reviews: Sequence[Review], num_annotators: int
 ) -> Counter[str]:
@@ -199,14 +216,11 @@ def judgements(tasks: Sequence[AnnotationTask], checked: CheckedReviews) -> list
     return [_judgement(by_task.get(one.task_id, []), settled.get(one.task_id)) for one in tasks]
 
 
-def _judgement(reviews: Sequence[Review], adjudication: Review | None) -> Judgement | None:
+def _judgement(reviews: Sequence[Review], adjudicated_vote: int | None) -> Judgement | None:
     votes = tuple(one.vote for one in reviews if one.vote is not None)
     if not votes:
         return None
-    judged = Judgement(votes=votes, tags=_tags(reviews))
-    if adjudication is None or adjudication.vote is None:
-        return judged
-    return replace(judged, adjudicated_vote=adjudication.vote)
+    return Judgement(votes=votes, tags=_tags(reviews), adjudicated_vote=adjudicated_vote)
 
 
 def _tags(reviews: Sequence[Review]) -> dict[str, bool]:

@@ -11,7 +11,7 @@ from flywheel_core.artifacts import ArtifactRef, Manifest, is_done, read_manifes
 from flywheel_core.errors import PromotionRefused
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.store import Store
-from flywheel_core.studies import MARK
+from flywheel_core.studies import MARK, StudySection, why_unfit
 
 
 class UnfitForRelease(PromotionRefused):
@@ -29,10 +29,22 @@ def inherited_marks(manifests: Iterable[Manifest]) -> tuple[str, ...]:
     return tuple(sorted({mark for manifest in manifests for mark in marks_of(manifest)}))
 
 
+def known_marks(store: Store, plan: PinnedPlan) -> tuple[str, ...]:
+    """Why what this plan makes is unfit for release, as far as is known while it runs: its recipe,
+    and what its stages have made and were given, which carries the marks of all before it."""
+    refs = {ref for stage in plan.stages for ref in (stage.ref, *stage.inputs.values())}
+    done = (read_manifest(store, ref) for ref in refs if is_done(store, ref))
+    return tuple(sorted({*_own_marks(plan), *inherited_marks(done)}))
+
+
+def _own_marks(plan: PinnedPlan) -> set[str]:
+    study = plan.recipe.get("study")
+    return {why_unfit(StudySection.model_validate(study))} if study else set()
+
+
 def require_fit(store: Store, plan: PinnedPlan) -> None:
     """Raise `UnfitForRelease` where a study made the plan's candidate or any ancestor of it."""
-    study = plan.recipe.get("study")
-    marks = {f"study {study['name']} ({', '.join(study['allows'])})"} if study else set()
+    marks = _own_marks(plan)
     for manifest in _lineage(store, plan.stage("evaluate").ref):
         marks |= set(marks_of(manifest))
     if marks:

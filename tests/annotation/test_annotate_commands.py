@@ -151,10 +151,13 @@ def test_splits_go_out_again_and_the_adjudicators_word_is_taken(tmp_path: Path) 
     waiting = json.loads(flywheel(*taken, "--json").output)["waiting_for_adjudication"]
     split = read_tasks(batch / "adjudication" / "tasks.jsonl")
     assert len(split) == waiting > 10
-    write_jsonl(
-        batch / "adjudication" / "labels.jsonl",
-        [{"task_id": one.task_id, "annotator_id": "senior", "choice": "left"} for one in split],
-    )
+    said = [{"task_id": one.task_id, "annotator_id": "senior", "choice": "left"} for one in split]
+    second = {"task_id": split[0].task_id, "annotator_id": "second", "choice": "right"}
+    write_jsonl(batch / "adjudication" / "labels.jsonl", [*said, second])
+    shown = flywheel(*taken).output
+    assert "dropped: adjudicators_disagree 2" in shown
+    assert "1 splits wait in the batch's adjudication/ folder" in shown
+    write_jsonl(batch / "adjudication" / "labels.jsonl", said)
     assert json.loads(flywheel(*taken, "--json").output)["waiting_for_adjudication"] == 0
     rows = read_table(tmp_path / "out" / "pairs.parquet", PAIRS).to_pylist()
     assert sum(row["adjudicated"] for row in rows) == waiting

@@ -242,3 +242,27 @@ def test_an_adjudicated_split_is_not_sent_again_and_decides_the_pair() -> None:
     found = [one for one in judgements(tasks, checked) if one]
     assert [one.target for one in found] == [0.0, pytest.approx(2 / 3)]
     assert found[0].votes == (1, 1, 0)
+
+
+def test_adjudicators_who_disagree_settle_nothing_in_whatever_order_they_come() -> None:
+    """Four splits: adjudicators disagree, disagree on a tie, agree; and one does not choose."""
+    _, tasks = world_tasks(4)
+    votes = ((0, 1), (TIE_VOTE, 0), (0, 0), (None, None))
+    split = [review_of(task, name, vote) for task in tasks for name, vote in (("a", 1), ("b", 0))]
+    for turned in (False, True):
+        settling = [
+            review_of(task, name, vote, adjudicates=True)
+            for task, pair in zip(tasks, votes, strict=True)
+            for name, vote in zip(("kim", "lee"), reversed(pair) if turned else pair, strict=True)
+        ]
+        checked = check_reviews(tasks, [*split, *settling], num_annotators=2)
+        assert checked.dropped == {"adjudicators_disagree": 4}
+        waiting = tasks_to_adjudicate(tasks, checked, "split")
+        assert waiting == [tasks[0], tasks[1], tasks[3]]
+        found = [one for one in judgements(tasks, checked) if one]
+        assert [one.adjudicated_vote for one in found] == [None, None, 0, None]
+        assert [one.target for one in found] == [0.5, 0.5, 0.0, 0.5]
+    kim = [review_of(tasks[0], "kim", vote, adjudicates=True) for vote in (0, 1)]
+    checked = check_reviews(tasks, [*split, *kim], num_annotators=2)
+    assert checked.dropped == {"contradictory": 2}
+    assert tasks_to_adjudicate(tasks, checked, "split") == tasks

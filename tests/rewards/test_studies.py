@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from flywheel_core.artifacts import ArtifactRef, Manifest, read_manifest
+from flywheel_core.cli import app
 from flywheel_core.deployment import DEFAULT_POLICY
 from flywheel_core.engines.config import EngineConfig
 from flywheel_core.engines.pool import EnginePool
@@ -19,7 +21,7 @@ from flywheel_core.jobs import base as jobs_base
 from flywheel_core.jobs.base import Site, StageOutput
 from flywheel_core.jobs.rl import Config as RlConfig
 from flywheel_core.parents import BUILTIN_TINY, import_model
-from flywheel_core.plan import PinnedPlan
+from flywheel_core.plan import PinnedPlan, resolve, resolve_nightly, sketch
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, parse_recipe
 from flywheel_core.release.fitness import UnfitForRelease, inherited_marks, marks_of
 from flywheel_core.release.gates import GATES
@@ -154,6 +156,39 @@ def studied_checkpoint(store: LocalStore, folder: str, tmp_path: Path) -> Path:
     return attempt / folder
 
 
+def begin(start: Any, recipe: Recipe, store: LocalStore) -> None:
+    """Begin a flywheel in one of the ways there are."""
+    run = () if start is sketch else ("run",)
+    start(recipe, store, *run, policy_digest="")
+
+
+def test_status_says_what_is_unfit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: LocalStore
+) -> None:
+    """A study's flywheel: its first climb began from a study's checkpoint, its second is plain; and
+    an ordinary flywheel beside it."""
+    base = Path(shutil.copytree(BUILTIN_TINY, tmp_path / "base"))
+    (base / MARK_FILE).write_text('["study older (user_signals_in_rl)"]')
+    data = tiny(flywheel="studied", model={"base": str(base)})
+    for run_id, study in (("a study", STUDY), ("plain", None)):
+        resolve(parse_recipe(data | {"study": study}, "test"), store, run_id, policy_digest="")
+    resolve(parse_recipe(tiny(), "test"), store, "run", policy_digest="")
+    monkeypatch.setenv("FLYWHEEL_STORE", store.root)
+    monkeypatch.setenv("COLUMNS", "200")
+    described = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["flywheels"]
+    older, own = "study older (user_signals_in_rl)", "study v12_again (user_signals_in_rl)"
+    assert described["studied"]["production_unfit_for_release"] == [older]
+    runs = {one["run_id"]: one for one in described["studied"]["climbs"]["1"]}
+    assert runs["a study"]["unfit_for_release"] == [older, own]
+    assert runs["plain"]["unfit_for_release"] == [older]
+    (run,) = described["tiny"]["climbs"]["1"]
+    assert (run["unfit_for_release"], described["tiny"]["production_unfit_for_release"]) == ([], [])
+    shown = CliRunner().invoke(app, ["status"]).stdout
+    assert f"the base model; unfit for release: {older}" in shown
+    assert f"unfit for release: {older}, {own}" in shown
+    assert "unfit" not in shown.split("\ntiny")[1]
+
+
 @pytest.mark.parametrize("place", ["base", "pool"])
 @pytest.mark.parametrize("folder", ["model", "checkpoints/step-00002"])
 @pytest.mark.parametrize("way", ["in place", "copied", "of an older flywheel"])
@@ -165,10 +200,17 @@ def test_a_studys_checkpoint_keeps_its_mark_as_a_recipes_model(
         (made / MARK_FILE).unlink()
     elif way == "copied":
         made = Path(shutil.copytree(made, tmp_path / "copy"))
-    model = {"base": str(made)} if place == "base" else {"pool": {"studied": str(made)}}
-    recipe = parse_recipe(tiny(model={"base": "builtin:tiny"} | model), "test")
     store = LocalStore(str(tmp_path / "store"))
-    plan = climb(store, recipe)
+    data = tiny(model={"base": str(made)})
+    if place == "pool":
+        data = tiny(model={"base": "builtin:tiny", "pool": {"studied": str(made)}})
+    else:
+        for start in (resolve, sketch, resolve_nightly):
+            with pytest.raises(ConfigError, match=r"model.base: .* comes from study v12_again"):
+                begin(start, parse_recipe(data, "test"), store)
+        assert store.list("") == []
+        data["study"] = {"name": "next", "allows": ["user_signals_in_rl"]}
+    plan = climb(store, parse_recipe(data, "test"))
     with pytest.raises(UnfitForRelease, match=r"study v12_again \(user_signals_in_rl\)"):
         promote_in_process(store, plan, POLICY, by=POLICY.release_managers[0])
 
