@@ -41,6 +41,11 @@ def lift(
     from flywheel_core.experiments.power import minimum_detectable_lift_pct
 
     with clear_errors():
+        if control_mean == control_se == 0:
+            raise ConfigError(
+                "--control-mean 0.0 with --control-se 0: no ratio to it exists; the control arm "
+                "has no engagement at all, look at its logs"
+            )
         found = lift_of(
             ArmMean.model_construct(mean=test_mean, standard_error=test_se, num_users=0),
             ArmMean.model_construct(mean=control_mean, standard_error=control_se, num_users=0),

@@ -18,6 +18,10 @@ METRIC_NAMES = ("breadth", "depth", "depth_per_assigned_user")
 RESERVED = ("user_id", "at", "event_id", "one", "engaged", "engaged_days", *COVARIATES)
 
 
+RAMP_SHARES = (0.50, 1.00)
+"""Shares of all users in test after the first; §2.5.2 gives that one, the steps are ours."""
+
+
 class GuardrailConfig(BaseModel):
     """A column of the events that must not change for the worse; `harm` is the bad direction."""
 
@@ -42,7 +46,8 @@ class ExperimentRule(BaseModel):
     cannot choose what judges it.
 
     An event up to `clock_skew_s` before its user's first exposure counts as after it. A user who
-    sends more than `max_sends_per_day` on some day is a program, and is left out of both arms.
+    sends more than `max_sends_per_day` on some day is a program, and is left out of both arms; more
+    of them than `max_programs_share` of the users stop the read.
     `expected_lifts_pct` are the lifts the experiment was sized for: they set the mixture of the
     always-valid interval (see `sequential`). `eligibility` goes into the allocation that the router
     reads; users it leaves out are in neither arm.
@@ -57,6 +62,7 @@ class ExperimentRule(BaseModel):
     target_power: float = Field(default=0.8, gt=0, lt=1)
     clock_skew_s: float = Field(default=60.0, ge=0)
     max_sends_per_day: int = Field(default=1000, ge=1, le=10**7)
+    max_programs_share: float = Field(default=0.05, ge=0, le=1)
     max_in_both_arms_share: float = Field(default=0.01, ge=0, le=1)
     breakdowns: tuple[str, ...] = DIMENSIONS
     guardrails: tuple[GuardrailConfig, ...] = ()

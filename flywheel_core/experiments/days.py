@@ -94,7 +94,11 @@ def _read_day(
         test_share=config.test_share,
         control_share=config.control_share,
     )
-    stopping = _stopping(ratio, known["num_in_both_arms"], config) or unbalanced_bots(bots, ratio)
+    stopping = (
+        _stopping(ratio, known["num_in_both_arms"], config)
+        or unbalanced_bots(bots, ratio)
+        or _too_many_programs(sum(bots.values()), ratio, config)
+    )
     if stopping is not None:
         return DayReadout(status="stopped", reason=stopping, sample_ratio=ratio, **known)
 
@@ -133,6 +137,17 @@ def _stopping(ratio: SampleRatio, num_in_both: int, config: ReadoutConfig) -> st
             "users are lost or added in one arm, find where before anything is read"
         )
     return None
+
+
+def _too_many_programs(num_bots: int, ratio: SampleRatio, config: ReadoutConfig) -> str | None:
+    share = num_bots / (ratio.num_test + ratio.num_control)
+    if share <= config.max_programs_share:
+        return None
+    return (
+        f"programs: {num_bots:,} users ({100 * share:.2g} %) sent more than "
+        f"{config.max_sends_per_day:,} on some day, more than {100 * config.max_programs_share:g} "
+        "%: what is left is not the product's users; raise max_sends_per_day, or find what sends"
+    )
 
 
 def arm_sums(

@@ -3,8 +3,10 @@
 The set holds every ratio r that the data do not reject: |a - r b| <= z sqrt(Va - 2 r Cab + r² Vb).
 It is an interval only while the denominator is clearly away from 0. Else it is everything outside
 two bounds, or every number there is: the paper's Eq. 17 is the first of the three cases, and a
-formula that always gives two numbers would be wrong in the others (Fieller 1954). The paper takes
-the arms as independent; the covariance is ours, for what adjusts both arms by one pooled mean.
+formula that always gives two numbers would be wrong in the others (Fieller 1954). Where nothing at
+all was counted in control, the denominator is 0 with no error: then every ratio is in the set, or,
+where the numerator is clearly not 0, none. The paper takes the arms as independent; the covariance
+is ours, for what adjusts both arms by one pooled mean.
 """
 
 import math
@@ -27,14 +29,15 @@ def critical_value(alpha: float) -> float:
     return float(norm.ppf(1 - alpha / 2))
 
 
-Kind = Literal["bounded", "complement", "whole"]
+Kind = Literal["bounded", "complement", "whole", "empty"]
 
 
 class RatioSet(Record):
-    """The ratios that are not rejected: [lower, upper], everything outside (lower, upper), or all.
+    """The ratios that are not rejected: [lower, upper], everything outside (lower, upper), all or,
+    over a denominator of exactly 0, none.
 
-    A bound is None for `whole`, and where it is infinite (a denominator exactly at the border
-    of significance leaves a half-line).
+    A bound is None for `whole` and `empty`, and where it is infinite (a denominator exactly at the
+    border of significance leaves a half-line).
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -45,8 +48,10 @@ class RatioSet(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RatioSet":
-        if self.kind == "whole" and (self.lower, self.upper) != (None, None):
-            raise ValueError(f"a whole line has no bounds, got {self.lower!r} and {self.upper!r}")
+        if self.kind in ("whole", "empty") and (self.lower, self.upper) != (None, None):
+            raise ValueError(
+                f"{self.kind}: such a set has no bounds, got {self.lower!r} and {self.upper!r}"
+            )
         if self.kind == "bounded" and (self.lower is None or self.upper is None):
             raise ValueError("a bounded set needs both bounds")
         if self.lower is not None and self.upper is not None and self.lower > self.upper:
@@ -57,6 +62,8 @@ class RatioSet(Record):
         """Whether `ratio` is in the set; bounds belong to it."""
         above_lower = self.lower is not None and ratio >= self.lower
         below_upper = self.upper is not None and ratio <= self.upper
+        if self.kind == "empty":
+            return False
         if self.kind == "bounded":
             return above_lower and below_upper
         below_lower = self.lower is not None and ratio <= self.lower
@@ -79,6 +86,9 @@ def fieller_set(
     two means. Raises `ConfigError` for numbers that no data have.
     """
     _check(numerator, numerator_se, denominator, denominator_se, covariance, critical)
+    if denominator == denominator_se == 0:
+        is_off = abs(numerator) > critical * numerator_se
+        return RatioSet(kind="empty" if is_off else "whole", lower=None, upper=None)
     # The quadratic A r² - 2 B r + C <= 0. Scaled, so that no square over- or underflows.
     scale_a, scale_b = _scale(numerator, numerator_se), _scale(denominator, denominator_se)
     a, b = numerator / scale_a, denominator / scale_b
@@ -174,9 +184,4 @@ def _check(
         raise ConfigError(
             f"covariance {covariance!r}: must lie within ±{limit!r}, the product of the two "
             "standard errors; give the covariance of the two means, not of single users"
-        )
-    if denominator == 0 and denominator_se == 0:
-        raise ConfigError(
-            "control mean 0.0 with standard error 0: no ratio to it exists; the control arm has "
-            "no engagement at all, look at its logs"
         )

@@ -139,10 +139,12 @@ class Journal:
         and are not recorded: the day can be run again when the data, or the answer, are there.
         `ArtifactCorrupt` where the day has a record of another action, unless this one is a
         rollback: that is recorded beside it, and supersedes it."""
-        day = readout.newest.day
+        day, state = readout.newest.day, self.state()
+        if state.is_over:  # ended by hand since the day was read
+            action = Action(kind="nothing", reason=f"the experiment is over: {state.phase}")
         if action.kind in ("wait", "ask", "nothing"):
             decision = self._decision_of(readout, action, by, None)
-            return Decided(decision=decision, is_new=False, moved=False, state=self.state())
+            return Decided(decision=decision, is_new=False, moved=False, state=state)
         later = [one for one in self.decided_days() if one > day]
         if later and self.decision(day) is None:
             raise ConfigError(
@@ -188,7 +190,9 @@ class Journal:
     def _take_step(self, decision: Decision, took_effect: datetime.date | None) -> bool:
         newest = self._ramp.newest()
         state = self.state()
-        if newest is None or (state.decided is not None and decision.day <= state.decided):
+        if newest is None or state.is_over:
+            return False
+        if state.decided is not None and decision.day <= state.decided:
             return False
         following = advance(
             state,

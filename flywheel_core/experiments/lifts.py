@@ -26,7 +26,8 @@ class ArmMean(Record):
 
 class Lift(Record):
     """A lift in percent with its confidence set; for `complement` the set is what lies outside
-    the two bounds. `estimate_pct` is None where control's mean is 0."""
+    the two bounds, for `empty` no lift agrees with the data: control counted nothing at all, and
+    test clearly something. `estimate_pct` is None where control's mean is 0."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -54,6 +55,7 @@ class Lift(Record):
             "bounded": f"{low} to {high}",
             "complement": f"all but {low} to {high}",
             "whole": "any lift is possible",
+            "empty": "control has none at all",
         }
         return f"{estimate} ({said[self.kind]})"
 

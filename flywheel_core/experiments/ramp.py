@@ -20,11 +20,8 @@ from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
 from flywheel_core.experiments.approval import Approval
 from flywheel_core.experiments.assignment import Allocation, ramped
-from flywheel_core.experiments.config import ExperimentRule, ReadoutConfig
+from flywheel_core.experiments.config import RAMP_SHARES, ExperimentRule, ReadoutConfig
 from flywheel_core.experiments.readout import DayReadout
-
-RAMP_SHARES = (0.50, 1.00)
-"""Shares of all users in test after the first; §2.5.2 gives that one, the steps are ours."""
 
 RAMP_STEP_DAYS = 1
 
@@ -136,7 +133,10 @@ def _unread_guardrail(read: DayReadout) -> str | None:
     """The first guardrail without a lift, and why: missing evidence is never a pass."""
     for name, one in read.guardrails.items():
         if one.lift is None:
-            return f"guardrail {name} could not be read: {one.unreadable}"
+            return (
+                f"guardrail {name} could not be read: {one.unreadable}. If that cannot be mended, "
+                "end the experiment by `flywheel ab end` and take the guardrail out of the policy"
+            )
     return None
 
 
@@ -153,10 +153,14 @@ def _answered(read: DayReadout, answer: Answer | None) -> Action:
 
 
 def _next_step(state: RampState) -> Action:
-    following = [share for share in RAMP_SHARES if share > state.allocation.test_share]
-    if following and following[0] < 1:
-        return Action(kind="ramp", reason=f"no guardrail lost; {100 * following[0]:g} % next")
+    following = _share_after(state)
+    if following < 1:
+        return Action(kind="ramp", reason=f"no guardrail lost; {100 * following:g} % next")
     return Action(kind="release", reason="no guardrail lost on the ramp; the candidate is released")
+
+
+def _share_after(state: RampState) -> float:
+    return next(share for share in RAMP_SHARES if share > state.allocation.test_share)
 
 
 def _recommendation(read: DayReadout) -> str:
@@ -200,7 +204,7 @@ def advance(
         changed["phase"] = "released"
         changed["allocation"] = ramped(state.allocation, state.allocation.range_share)
     elif action.kind == "ramp":
-        share = next(one for one in RAMP_SHARES if one > state.allocation.test_share)
+        share = _share_after(state)
         changed["phase"] = "ramping"
         changed["allocation"] = ramped(state.allocation, share)
         changed["took_effect"] = max(day, took_effect or day)

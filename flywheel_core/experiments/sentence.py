@@ -16,7 +16,7 @@ def quotable(read: DayReadout, first: datetime.date, config: ReadoutConfig) -> s
     users = read.sample_ratio
     assert users is not None  # a day that is ok has one
     said = [_of(read.metrics[name], words, config) for name, words in WORDS.items()]
-    people = f"{users.num_test + users.num_control:,} users"
+    people = f"{users.num_test + users.num_control - sum(read.num_bots.values()):,} users"
     begun = f"{span} ({people}), {'; '.join(said)}."
     if read.losses:
         begun += f" A guardrail was lost: {', '.join(read.losses).replace('_', ' ')}."

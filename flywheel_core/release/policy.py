@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 
 from flywheel_core.artifacts import Record, digest_of
 from flywheel_core.errors import ConfigError
-from flywheel_core.experiments.config import ExperimentRule
+from flywheel_core.experiments.config import RAMP_SHARES, ExperimentRule
 
 EvidencePhase = Literal["pre_launch", "post_launch"]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -194,6 +194,12 @@ class ReleasePolicy(PolicyRecord):
             raise ValueError(
                 f"waivers.rm_win_rate_up_to_rate {waivable}: must be above the blocking rate "
                 f"{limit}, or null to switch waivers off"
+            )
+        if self.release == "ab" and self.experiment.test_share >= RAMP_SHARES[0]:
+            raise ValueError(
+                f"experiment.test_share {self.experiment.test_share}: must be below "
+                f"{RAMP_SHARES[0]}, the first step of the ramp: an approval would expose everybody "
+                "at once, with nobody left to compare with"
             )
         return self
 

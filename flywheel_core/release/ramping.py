@@ -73,8 +73,9 @@ def run_day(
     a release; without it nothing is released. `today` is the date of real traffic, whose day must
     be over before it is read; None for simulated days, which are.
 
-    A step whose last day was read and that waits, for an answer or for the end of a freeze, is
-    read on: a guardrail lost on the days since rolls back, whatever was or will be answered.
+    A step whose last day was read and that waits, for an answer, for a guardrail that cannot be
+    read or for the end of a freeze, is read on: a guardrail lost on the days since rolls back,
+    whatever was or will be answered.
     """
     journal = Journal(store, flywheel, experiment.experiment_id)
     reader = ExperimentReader(store, flywheel, experiment, config, today)
@@ -88,7 +89,7 @@ def run_day(
     journal.keep_readout(readout)
     by, approval = BY, state.approval
     action, since = next_action(state, readout.newest), None
-    if action.kind in ("ask", "ramp", "release"):
+    if readout.newest.status == "ok" and action.kind in ("ask", "ramp", "release", "wait"):
         since = reader.read_since(state)
     held = since_last_day(since.newest) if since else None
     if since and held and held.kind == "rollback":

@@ -107,15 +107,20 @@ def end_experiment(store: Store, flywheel: str, *, by: str, reason: str) -> Ramp
     experiment = read_open_experiment(store, flywheel)
     if experiment is None:
         raise ConfigError(f"flywheel {flywheel!r} has no open experiment; `flywheel status` shows")
+    _require_unreleased(store, flywheel, experiment)
+    journal = Journal(store, flywheel, experiment.experiment_id)
+    state = journal.end(by=by, reason=reason) if journal.is_allocated else None
+    _close(store, flywheel, experiment, by, reason)
+    _require_unreleased(store, flywheel, experiment)  # a run under way may have been first
+    return state
+
+
+def _require_unreleased(store: Store, flywheel: str, experiment: Experiment) -> None:
     if was_released(store, flywheel, experiment):
         raise PromotionRefused(
             f"experiment {experiment.experiment_id!r} has moved production to its candidate: "
             "ending it would not take that back; use `flywheel rollback`"
         )
-    journal = Journal(store, flywheel, experiment.experiment_id)
-    state = journal.end(by=by, reason=reason) if journal.is_allocated else None
-    _close(store, flywheel, experiment, by, reason)
-    return state
 
 
 def _release(
@@ -130,6 +135,12 @@ def _release(
 ) -> None:
     production = require_releasable(store, flywheel, experiment, approval, proof)
     candidate = _candidate(store, flywheel, experiment)
+    phase = Journal(store, flywheel, experiment.experiment_id).state().phase
+    if phase != "released" or candidate.value["experiment"]["state"] == "closed":
+        raise PromotionRefused(
+            f"experiment {experiment.experiment_id!r} was ended while this run was under way "
+            f"({phase}): production stays where it is"
+        )
     value = {**candidate.value, "experiment": {**candidate.value["experiment"], "state": "closed"}}
     Pointer(store, flywheel, PRODUCTION).move(
         value, expected_number=production.number, by=by, reason=reason

@@ -214,8 +214,9 @@ def _height(scale: Scale, lift: Lift | None) -> float | None:
 
 
 def _whisker(scale: Scale, lift: Lift | None) -> Whisker | None:
-    """An unbounded set is drawn over the whole height: it excludes little or nothing."""
-    if lift is None:
+    """An unbounded set is drawn over the whole height: it excludes little or nothing; an empty one
+    is not drawn."""
+    if lift is None or lift.kind == "empty":
         return None
     bounded = lift.kind == "bounded"
     low = lift.lower_pct if bounded and lift.lower_pct is not None else scale.low

@@ -79,6 +79,8 @@ def log(store: Store, num_days: int, harmed: Collection[int] = (), **more: Any) 
             for row in rows[::3]:
                 row["reports"] += row["user_id"] in tested
             events = pa.Table.from_pylist(rows, schema=events.schema)
+        if more.get("with_crashes"):
+            events = events.append_column("crashes", pa.array([0] * events.num_rows))
         append_day(store, EXPERIMENT.exposures, one.day, one.exposures, "exposed_at")
         append_day(store, EVENTS, one.day, events, "at")
 
@@ -117,6 +119,20 @@ def test_an_answer_is_not_followed_past_a_lost_guardrail(store: Store) -> None:
     assert (found.action.kind, found.moved, said) == ("rollback", True, [])
     assert journal(store).decision(day(8)).by == "flywheel_ab_test"  # type: ignore[union-attr]
     assert journal(store).decision(day(6)) is None
+
+
+def test_a_step_that_waits_for_an_unreadable_guardrail_is_watched(store: Store) -> None:
+    """`crashes` never moves in either arm, which is no evidence; `reports` goes on being read."""
+    config = ReadoutConfig(guardrails=(*CONFIG.guardrails, GuardrailConfig(column="crashes")))
+    log(store, 7, with_crashes=True)
+    waits = run(store, 6, config=config)
+    assert (waits.action.kind, waits.since) == ("wait", None)
+    assert "guardrail crashes could not be read" in waits.action.reason
+    assert "end the experiment by `flywheel ab end`" in waits.action.reason
+    log(store, 9, harmed=(7, 8), with_crashes=True)
+    found = run(store, 8, config=config)
+    assert (found.action.kind, found.moved) == ("rollback", True)
+    assert "reports +" in found.action.reason
 
 
 def test_the_question_stays_about_the_last_day_and_says_what_came_since(
