@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flywheel_core.errors import FlywheelError
 
@@ -26,7 +27,9 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except FlywheelError as error:
-        complaints.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        complaints.print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise typer.Exit(1) from error
     except KeyboardInterrupt as interrupt:
         complaints.print("\ninterrupted: finished work is kept; the same command goes on from here")

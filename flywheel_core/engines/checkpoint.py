@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,37 +70,54 @@ def inspect_checkpoint(model_dir: Path) -> Checkpoint:
     )
 
 
-def require_same_tokenizer(policy: Path, reward_models: Mapping[str, Path]) -> None:
-    """Refuse reward models that read other tokens than the policy writes.
+PROBE = (
+    "Hello there, it's 9:05 — I'd pay $1,234.50 for 20000 of them!!! (we'll see)\n\n\n  Well\tthen"
+    "...\n\nSo HTTPServer_v2 isn't foo-bar; naïve nai\u0308ve ﬁne ½ Ünder\u00a0ground can’t “quote”"
+    " \r\nनमस्ते दुनिया, kya haal hai? ¿Qué tal? 你好，世界。こんにちは 안녕하세요 مرحبا 🙂🙃 :)\n- a "
+)
+"""What tokenizers of equal vocabularies split differently: digits, contractions, runs of spaces and
+newlines, capitals, punctuation, scripts without spaces, emoji, composed and decomposed letters."""
+
+
+def require_same_tokenizer(policies: Iterable[Path], reward_models: Mapping[str, Path]) -> None:
+    """Refuse reward models that read other tokens than the policies write.
 
     A response then reaches them as pieces they were not trained on, and the policy's own special
     tokens as plain text; the scores would look like scores.
     """
-    expected = tokenizer_digest(policy)
-    differing = [
-        name for name, path in sorted(reward_models.items()) if tokenizer_digest(path) != expected
-    ]
-    if differing:
-        raise EngineError(
-            f"reward model {', '.join(differing)}: its tokenizer (vocabulary, merges or special "
-            f"tokens) differs from that of the policy {policy}; train the reward models from a "
-            "checkpoint with the policy's tokenizer (model.base)"
-        )
+    read = {name: tokenizer_digest(path) for name, path in sorted(reward_models.items())}
+    for policy in dict.fromkeys(policies):
+        written = tokenizer_digest(policy)
+        differing = [name for name, digest in read.items() if digest != written]
+        if differing:
+            raise EngineError(
+                f"reward model {', '.join(differing)}: its tokenizer (vocabulary, merges, special "
+                f"tokens, or how it splits text) differs from that of the policy {policy}; train "
+                "the reward models from checkpoints with the policy's tokenizer (model.base, "
+                "model.signal_base)"
+            )
 
 
 def tokenizer_digest(model_dir: Path) -> str:
-    """Digest of a tokenizer's vocabulary, merges and added tokens; other fields of the file
-    (padding, truncation) change whenever it is saved."""
+    """Digest of a tokenizer's vocabulary, merges and added tokens, and of the pieces it splits
+    `PROBE` into. The other fields of its file are not compared, because saving changes them
+    (padding, truncation) or writes the same splitting in another way."""
+    from tokenizers import Tokenizer
+
     path = model_dir / "tokenizer.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        model, added = content["model"], content["added_tokens"]
-        parts = [model["vocab"], model.get("merges"), sorted(t["content"] for t in added)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library's own errors have no narrower type
         raise EngineError(
             f"{path}: not a readable tokenizer ({type(error).__name__}: {error}); save the "
             "tokenizer beside the weights again"
         ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    content = json.loads(tokenizer.to_str())  # in this library's form, whichever wrote the file
+    model, added = content["model"], content["added_tokens"]
+    pieces = tokenizer.encode(PROBE, add_special_tokens=False).tokens
+    parts = [model["vocab"], model.get("merges"), sorted(t["content"] for t in added), pieces]
     return _digest(json.dumps(parts, sort_keys=True).encode())
 
 

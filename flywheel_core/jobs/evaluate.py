@@ -71,7 +71,8 @@ class Side:
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     section = config.evaluation
     require_same_tokenizer(
-        inputs["production"] / "model", reward_models(inputs["reward_models"], "")
+        [inputs["production"] / "model", *checkpoints_on_offer(inputs).values()],
+        reward_models(inputs["reward_models"], ""),
     )
     chosen, on_offer, said_by_stage = _select(section, inputs, context)
     publish(on_offer[chosen.name], context.output / "model")

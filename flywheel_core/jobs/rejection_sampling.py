@@ -42,7 +42,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     where the recipe asks for the linter, its edits to them."""
     section = config.rejection_sampling
     require_same_tokenizer(
-        inputs["production"] / "model", reward_models(inputs["reward_models"], "")
+        [inputs["production"] / "model"], reward_models(inputs["reward_models"], "")
     )
     prompts = read_prompts(inputs["curate"], "reject")
     policies = {"production": inputs["production"] / "model"} | {

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import held_out_unit, is_held_out
+from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import (
@@ -59,6 +60,10 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     """Writes a folder for each model, `standards.json` with its scores on traffic, `signals.json`
     and the ledger."""
     section = config.reward_models
+    if SIGNAL_BASE in inputs:  # rejection sampling would refuse them, hours later
+        require_same_tokenizer(
+            [inputs["base"] / "model"], {SIGNAL_BASE: inputs[SIGNAL_BASE] / "model"}
+        )
     erasures = of_inputs(inputs)
     traffic = without_erased(read_table(inputs["traffic"] / "traffic.parquet", TRAFFIC), erasures)
     batches = {

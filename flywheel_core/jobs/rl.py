@@ -52,7 +52,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     studied = signals_in(config.rl.reward_weights)
     trained = reward_models(inputs["reward_models"], "signal_")
     models |= {name: trained[name] for name in studied if name in trained}
-    require_same_tokenizer(inputs["dpo"] / "model", models)
+    require_same_tokenizer((inputs[name] / "model" for name in ("dpo", "production")), models)
     standards = read_standards(inputs["reward_models"])
     inline = context.launch.mode == "inline"
     result = run_grpo(

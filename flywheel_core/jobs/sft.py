@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.evaluation.comparison import Checkpoint, choose_checkpoint
-from flywheel_core.jobs.answers import WinRateProbe, read_prompts
+from flywheel_core.jobs.answers import WinRateProbe, read_prompts, reward_models
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
 from flywheel_core.sections import EvaluationSection, Section
 from flywheel_core.training.config import SftConfig
@@ -26,6 +27,8 @@ class Config(Section):
 
 def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> StageOutput:
     """Writes the chosen model as `model/` and as a checkpoint, and every win rate."""
+    policies = [inputs[name] / "model" for name in (config.sft_starts_from, "production")]
+    require_same_tokenizer(policies, reward_models(inputs["reward_models"], "pointwise_"))
     result = run_sft(
         config.sft,
         model_dir=inputs[config.sft_starts_from] / "model",

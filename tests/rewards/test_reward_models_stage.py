@@ -2,6 +2,7 @@
 go into which model, and what the artifact holds."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from flywheel_core.engines.durable import DurableEngines
 from flywheel_core.engines.fake import FakeScorer
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.jobs import reward_models
+from flywheel_core.parents import BUILTIN_TINY
 from flywheel_core.recipe import RECIPE_FOLDER, parse_recipe
 from flywheel_core.records import PAIRS, SIGNALS, TRAFFIC, read_table, write_table
 from flywheel_core.rewards.ledger import Ledger
@@ -105,6 +107,9 @@ def test_a_second_generation_learns_from_both_batches(
     inputs = {"traffic": traffic(tmp_path / "t"), "base": tmp_path / "base", "annotate": first}
     told, output = run_stage(tmp_path, inputs, 1, signals=list(SIGNALS))
     alone = told.row_counts["pointwise_user"]
+    for name in ("base", "small"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        shutil.copy(BUILTIN_TINY / "tokenizer.json", tmp_path / name / "model")
     inputs |= {
         "annotate": second,
         "batch-0001": first,

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from flywheel_core.cli import app
 from flywheel_core.pointers import Pointer
+from flywheel_core.recipe import RECIPE_FOLDER
 from flywheel_core.store import LocalStore
 
 TABLES = Path(__file__).resolve().parents[3] / "shared" / "reference" / "paper_tables.json"
@@ -130,3 +132,13 @@ def test_doctor_parses_every_recipe_and_policy() -> None:
     done = runner.invoke(app, ["doctor", "--recipes"])
     assert done.exit_code == 0, done.output
     assert "FAIL" not in done.output
+
+
+def test_an_error_is_told_whole_with_what_stands_in_brackets(home: Path, tmp_path: Path) -> None:
+    """Rich would take `[user_signals_in_rl]`, which the error says to write, for a style."""
+    data = yaml.safe_load((RECIPE_FOLDER / "tiny_cpu.yaml").read_text())
+    data["rl"]["reward_weights"] = {"signal_love": 1.0}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    refused = runner.invoke(app, ["plan", "--recipe", str(tmp_path / "mine.yaml")])
+    assert refused.exit_code == 1
+    assert "allows: [user_signals_in_rl]})" in refused.stderr
