@@ -85,16 +85,8 @@ def run_day(
     waits_for = _not_readable_yet(reader, state, asked)
     if waits_for is not None:
         return _waits(experiment, asked, state, waits_for)
-    readout = reader.read(state, day_to_read(state, asked))
-    journal.keep_readout(readout)
+    readout, action, held = _look(journal, reader, state, asked)
     by, approval = BY, state.approval
-    action, since = next_action(state, readout.newest), None
-    if readout.newest.status == "ok" and action.kind in ("ask", "ramp", "release", "wait"):
-        since = reader.read_since(state)
-    held = since_last_day(since.newest) if since else None
-    if since and held and held.kind == "rollback":
-        readout, action = since, held
-        journal.keep_readout(readout)
     if action.kind == "ask":
         answer = answered(readout) if answered else _recorded(journal, experiment, readout, proof)
         if answer is not None:
@@ -117,6 +109,25 @@ def run_day(
         since=held if held is not action else None,
         said=f"{decision.action.kind}: {decision.action.reason}",
     )
+
+
+def _look(
+    journal: Journal, reader: ExperimentReader, state: RampState, asked: datetime.date
+) -> tuple[Readout, Action, Action | None]:
+    """The step's readout, what it calls for, and what the days since its last one say of that; a
+    guardrail lost since then takes the place of both."""
+    readout = reader.read(state, day_to_read(state, asked))
+    journal.keep_readout(readout)
+    action = next_action(state, readout.newest)
+    is_open = readout.newest.status == "ok" and action.kind in ("ask", "ramp", "release", "wait")
+    since = reader.read_since(state) if is_open else None
+    if since is None:
+        return readout, action, None
+    held = since_last_day(since.newest)
+    if held.kind == "rollback":
+        journal.keep_readout(since)
+        return since, held, held
+    return readout, action, held
 
 
 def _begun(journal: Journal, reader: ExperimentReader) -> RampState:
