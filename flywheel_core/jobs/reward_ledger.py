@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from flywheel_core.annotation.pairs import held_out_unit
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs.answers import score_or_nan, score_pairs_or_nan
 from flywheel_core.jobs.base import StageContext
@@ -88,12 +89,14 @@ def _outcomes(
             }
             scored = np.isfinite(np.stack(list(right.values()))).all(axis=0)
             unscored[batch.generation] += int((~scored).sum())
+            units = np.array([held_out_unit(row) for row in rows])[scored].tolist()
             outcomes += [
                 Outcome(
                     model_generation=number,
                     batch_generation=batch.generation,
                     workflow=workflow,
                     right=tuple(values[scored].tolist()),
+                    units=tuple(units),
                 )
                 for number, values in right.items()
             ]

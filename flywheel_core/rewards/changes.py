@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from flywheel_core.artifacts import Record
 from flywheel_core.evaluation.prevalence import benjamini_hochberg, paired_p_value
-from flywheel_core.evaluation.statistics import Interval, paired_difference
+from flywheel_core.evaluation.statistics import (
+    Interval,
+    cluster_bootstrap,
+    paired_difference,
+    wilson_interval,
+)
 
 Change = Literal["regressed", "unsure", "held", "gained", "too few pairs"]
 
@@ -30,21 +36,37 @@ FALSE_DISCOVERY_RATE = 0.05
 
 
 class Outcome(Record):
-    """What one model got right on one batch and workflow: `right` [n], pair by pair."""
+    """What one model got right on one batch and workflow: `right` [n], pair by pair, and `units`
+    [n], whom each pair comes from (`held_out_unit`); without them each pair stands for itself."""
 
     model_generation: int
     batch_generation: int
     workflow: str
     right: tuple[float, ...]
+    units: tuple[str, ...] = ()
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether some unit gave several pairs, which are alike: the turns of one chat, say."""
+        return 1 < len(set(self.units)) < len(self.units)
+
+    @property
+    def accuracy(self) -> Interval:
+        """Share right: Wilson's 95 % interval, or where pairs are clustered a bootstrap of units,
+        which are fewer than pairs."""
+        if self.is_clustered:
+            return cluster_bootstrap(self.right, self.units, seed=0)
+        return wilson_interval(sum(self.right), len(self.right))
 
 
 class Comparison(Record):
     """The new model minus the one in force before it, on one batch's consensus pairs.
 
-    `difference` has Student's paired 95 % interval, of this comparison alone. `adjusted_p_value`
-    counts all that were made: the sign test's (exact McNemar; Wilcoxon's where scores tie), after
-    Benjamini and Hochberg. `change` rests on it, and is "unsure" where a difference of more than
-    `DROP_TOLERANCE` may be luck. Ledgers from before the rate was controlled have no p value.
+    `difference` has Student's paired 95 % interval, or where pairs are clustered a bootstrap of
+    units, of this comparison alone. `adjusted_p_value` counts all that were made: the sign test's
+    (exact McNemar; Wilcoxon's over units, and where scores tie), after Benjamini and Hochberg.
+    `change` rests on it, and is "unsure" where a difference of more than `DROP_TOLERANCE` may be
+    luck. Ledgers from before the rate was controlled have no p value.
     """
 
     model_generation: int
@@ -106,15 +128,29 @@ def _pair(model: str, generation: int, outcomes: Sequence[Outcome]) -> list[_Pai
 
 
 def _adjusted_p_values(pairings: Sequence[_Pairing]) -> list[float]:
-    p_values = [
-        paired_p_value(np.array(one.new.right), np.array(one.prior.right)) for one in pairings
-    ]
+    p_values = [paired_p_value(_by_unit(one.new), _by_unit(one.prior)) for one in pairings]
     return benjamini_hochberg(p_values) if p_values else []
+
+
+def _by_unit(outcome: Outcome) -> npt.NDArray[np.float64]:
+    """How many pairs of each unit were right; one by one where no unit has several."""
+    right = np.array(outcome.right, dtype=np.float64)
+    if not outcome.is_clustered:
+        return right
+    _, place = np.unique(outcome.units, return_inverse=True)
+    return np.bincount(place, weights=right).astype(np.float64)
+
+
+def _difference(new: Outcome, prior: Outcome) -> Interval:
+    if not new.is_clustered:
+        return paired_difference(new.right, prior.right)
+    gaps = np.subtract(new.right, prior.right)
+    return cluster_bootstrap(gaps, new.units, seed=0)
 
 
 def _comparison(pairing: _Pairing, adjusted_p_value: float | None) -> Comparison:
     new, prior = pairing.new, pairing.prior
-    difference = paired_difference(new.right, prior.right) if pairing.enough else None
+    difference = _difference(new, prior) if pairing.enough else None
     return Comparison(
         model_generation=new.model_generation,
         prior_generation=prior.model_generation,

@@ -2,8 +2,8 @@
 
 Each preference model has a row a generation and a column a data batch, apart for static and
 interactive chats. A cell is its accuracy on the batch's held-out pairs *on which three annotators
-are unanimous* (§3.4.1: on single reviews, label noise hides what a model learnt), with Wilson's
-95 % interval. Scores that tie count one half.
+are unanimous* (§3.4.1: on single reviews, label noise hides what a model learnt), with its
+95 % interval (`Outcome.accuracy`). Scores that tie count one half.
 
 A new generation adds its model's row over every batch, and the zero-shot cell of the model in
 force before it on the new batch. Both models read the same pairs: `changes` says what the new one
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from flywheel_core.artifacts import Record
-from flywheel_core.evaluation.statistics import Interval, wilson_interval
+from flywheel_core.evaluation.statistics import Interval
 from flywheel_core.rewards.changes import Comparison, Outcome, compare
 
 Floats = npt.NDArray[np.float64]
@@ -141,7 +141,7 @@ def _cell(outcome: Outcome) -> Cell:
         batch_generation=outcome.batch_generation,
         workflow=outcome.workflow,
         num_pairs=len(outcome.right),
-        accuracy=wilson_interval(sum(outcome.right), len(outcome.right)),
+        accuracy=outcome.accuracy,
     )
 
 

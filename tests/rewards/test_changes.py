@@ -93,3 +93,28 @@ def test_a_real_drop_is_found_among_the_others() -> None:
         wrong += len(regressed) > 1
     assert missed == 0
     assert wrong <= binom.ppf(0.999, num_generations, 0.05)
+
+
+def test_pairs_of_one_user_count_as_one_voice() -> None:
+    """Ten users with 20 pairs each, of whom one lost all of his and gained nothing elsewhere: pair
+    by pair that is beyond doubt (2 · ½²⁰), user by user it is one voice of ten."""
+    users = tuple(f"u{number // 20}" for number in range(200))
+    before, after = answers(20)
+    one_user = [
+        Outcome(
+            model_generation=model, batch_generation=1, workflow="static", right=right, units=users
+        )
+        for model, right in ((19, tuple(before[::-1])), (20, tuple(after[::-1])))
+    ]
+    assert compared(asked(1, before, after))[1].change == "regressed"
+    clustered = compared(one_user)[1]
+    assert (clustered.change, clustered.adjusted_p_value) == ("unsure", 1.0)
+    assert clustered.difference is not None
+    assert clustered.difference.estimate == pytest.approx(-0.1)
+    assert clustered.difference.lower < -0.25  # three of ten users drawn, not 28 of 200 pairs
+    # and the share that is right: over users its standard error is that of ten voices
+    accuracy = one_user[1].accuracy
+    half = (accuracy.upper - accuracy.lower) / 2 / 1.96
+    assert half == pytest.approx(np.sqrt(0.9 * 0.1 / 10), rel=0.25)
+    alone = Outcome(**one_user[1].model_dump() | {"units": tuple(map(str, range(200)))})
+    assert alone.accuracy.upper - alone.accuracy.lower < accuracy.upper - accuracy.lower
