@@ -1,6 +1,7 @@
 """What a recipe asks of curation reaches the stages (guard, names, linter, measures) and keys."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from flywheel_core.engines.pool import EnginePool
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.jobs import rejection_sampling
 from flywheel_core.jobs.base import Site, execute
+from flywheel_core.parents import BUILTIN_TINY
 from flywheel_core.plan import PinnedPlan, resolve
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, load_recipe, parse_recipe
 from flywheel_core.records import (
@@ -62,7 +64,7 @@ class Guarding:
 def checkpoint(folder: Path, weights: bytes = b"weights") -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text('{"model": {"vocab": {}}, "added_tokens": []}')
+    shutil.copy(BUILTIN_TINY / "tokenizer.json", folder)
     (folder / "model.safetensors").write_bytes(weights)
     return folder
 
