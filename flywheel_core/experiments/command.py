@@ -39,6 +39,7 @@ def lift(
     """The percentage lift with Fieller's confidence set (paper, Eq. 14-18)."""
     from flywheel_core.experiments.lifts import ArmMean, lift_of
     from flywheel_core.experiments.power import minimum_detectable_lift_pct
+    from flywheel_core.experiments.reading import NO_VARIANCE
 
     with clear_errors():
         if control_mean == control_se == 0:
@@ -53,7 +54,9 @@ def lift(
             critical=critical,
         )
         verb = "significant" if found.significant else "not significant"
-        if not found.significant and control_mean:
+        if test_se == control_se == 0:
+            verb = NO_VARIANCE
+        elif not found.significant and control_mean:
             error = math.sqrt(max(0.0, test_se**2 + control_se**2 - 2 * cov))
             least = minimum_detectable_lift_pct(error, control_mean, critical=critical)
             verb += f"; a true lift of {least:.2g} % would have been found with 80 % probability"
