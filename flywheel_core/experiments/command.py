@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +91,10 @@ def analyze(
     delta: Annotated[bool, typer.Option("--delta", help="Add delta-method intervals.")] = False,
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Add bootstrap ones.")] = False,
     page: Annotated[Path | None, typer.Option(help="Also write the HTML page here.")] = None,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for the spill.")] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the spill.", exists=True, file_okay=False, writable=True),
+    ] = None,
     ray_folder: Annotated[
         Path | None,
         typer.Option(help="Aggregate over Ray Data, with this work folder, shared by all nodes."),
@@ -117,6 +121,8 @@ def analyze(
             with_delta=delta,
             with_bootstrap=bootstrap,
         )
+        if page is not None:
+            _require_writable(page)
         one_machine = partial(aggregate, scratch=scratch)
         aggregator = one_machine if ray_folder is None else spread_over_ray(ray_folder)
         found = read(exposures, events, config, aggregator=aggregator)
@@ -149,8 +155,22 @@ def _guardrail(text: str) -> dict[str, str]:
 def _write_page(found: "Readout", page: Path) -> None:
     from flywheel_core.report.experiment_page import render_experiment
 
-    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_experiment(found), encoding="utf-8")
+
+
+def _require_writable(page: Path) -> None:
+    """Make the page's folder, or say that it cannot be written: before the logs are read."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.exists():
+            page.open("r+b").close()
+        else:
+            TemporaryFile(dir=page.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--page {page}: cannot be written ({error.strerror}); give a file in a folder that "
+            "you may write to"
+        ) from error
 
 
 @ab_app.command()

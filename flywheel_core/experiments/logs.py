@@ -65,6 +65,12 @@ def columns_of(files: Sequence[Path]) -> tuple[str, ...]:
                 f"{path}: not a readable Parquet file ({error}); it is cut short or damaged; "
                 "write that day again"
             ) from error
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise InputDataError(
+                f"{path}: column {twice[0]!r} is there twice, and nothing says which one is "
+                "meant; write each column once"
+            )
         first = first or names
         if set(names) != set(first):
             raise InputDataError(
