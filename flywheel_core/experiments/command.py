@@ -127,7 +127,7 @@ def analyze(
         aggregator = one_machine if ray_folder is None else spread_over_ray(ray_folder)
         found = read(exposures, events, config, aggregator=aggregator)
         if page is not None:
-            _write_page(found, page)
+            _write_page(found, config, page)
         emit(found.model_dump(mode="json"), as_json, lambda: show_readout(found, console))
         raise typer.Exit(0 if found.newest.status == "ok" else 1)
 
@@ -152,10 +152,10 @@ def _guardrail(text: str) -> dict[str, str]:
     return {"column": column, "harm": harm or "up"}
 
 
-def _write_page(found: "Readout", page: Path) -> None:
+def _write_page(found: "Readout", config: "ReadoutConfig", page: Path) -> None:
     from flywheel_core.report.experiment_page import render_experiment
 
-    page.write_text(render_experiment(found), encoding="utf-8")
+    page.write_text(render_experiment(found, config), encoding="utf-8")
 
 
 def _require_writable(page: Path) -> None:
