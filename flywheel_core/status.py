@@ -1,5 +1,6 @@
 """`flywheel status`: what is in production, what waits, and what has been made."""
 
+import datetime
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,11 @@ from rich.table import Table
 
 from flywheel_core.artifacts import ArtifactRef, is_done, read_manifest
 from flywheel_core.deployment import Deployment
+from flywheel_core.experiments.journal import Journal
+from flywheel_core.experiments.ramp import RampState, last_day_of, num_days_of
 from flywheel_core.plan import load_plan
 from flywheel_core.pointers import Pointer, PointerRecord
+from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.fitness import known_marks, marks_of
 from flywheel_core.store import Store
 
@@ -46,9 +50,44 @@ def _flywheel(store: Store, name: str) -> dict[str, Any]:
         "production": production.model_dump(mode="json") if production else None,
         "production_unfit_for_release": _marks_in_production(store, production),
         "candidate": candidate.model_dump(mode="json") if candidate else None,
+        "experiment": _experiment(store, name),
         "frozen": bool(freeze and freeze.value.get("frozen")),
         "climbs": {str(generation): runs for generation, runs in sorted(climbs.items())},
     }
+
+
+def _experiment(store: Store, flywheel: str) -> dict[str, Any] | None:
+    """The open experiment: `test_share` of all users meet its candidate, `decided` is the newest
+    day with a decision."""
+    opened = read_open_experiment(store, flywheel)
+    if opened is None:
+        return None
+    journal = Journal(store, flywheel, opened.experiment_id)
+    state = journal.state() if journal.is_allocated else None
+    return {
+        "experiment_id": opened.experiment_id,
+        "phase": state.phase if state else "opened",
+        "test_share": state.allocation.test_share if state else 0.0,
+        "decided": str(state.decided) if state and state.decided else None,
+        "waits_for": _awaited(state),
+    }
+
+
+def _awaited(state: RampState | None) -> str:
+    """What an open experiment goes on with; a run is one of `flywheel_ab_test`."""
+    if state is None:
+        return "its first run, which lets the router expose users"
+    if state.is_over:
+        return "the run that closes it"
+    if state.first_day is None:
+        return "its first exposures"
+    following = state.first_day
+    if state.decided is not None:
+        following = max(following, state.decided + datetime.timedelta(days=1))
+    number, of = (following - state.first_day).days + 1, num_days_of(state)
+    day = f"the decision of {following} (day {number} of {of})"
+    is_asked = state.phase == "window" and following == last_day_of(state)
+    return f"{day}, which asks a release manager" if is_asked else day
 
 
 def _marks_in_production(store: Store, production: PointerRecord | None) -> tuple[str, ...]:
@@ -72,6 +111,13 @@ def show_status(described: dict[str, Any], console: Console) -> None:
                 f"  production: generation {ref['generation']} ({ref['key']}), "
                 f"record {production['number']} by {production['by']}: {production['reason']}"
                 f"{_unfit(flywheel['production_unfit_for_release'], '; ')}"
+            )
+        if experiment := flywheel["experiment"]:
+            console.print(
+                f"  experiment {escape(experiment['experiment_id'])}: {experiment['phase']}, test "
+                f"{100 * experiment['test_share']:g} % of users, newest decided day "
+                f"{experiment['decided'] or 'none'}; waits for {experiment['waits_for']}",
+                highlight=False,
             )
         table = Table("generation", "run", "stages done", "", box=None, pad_edge=False)
         for generation, runs in flywheel["climbs"].items():

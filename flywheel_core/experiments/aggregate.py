@@ -8,6 +8,7 @@ cluster.
 """
 
 import errno
+import resource
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flywheel_core.errors import InputDataError, StoreFull
+from flywheel_core.errors import ConfigError, InputDataError, StoreFull
 from flywheel_core.experiments.logs import (
     LogName,
     columns_of,
@@ -40,6 +41,10 @@ PARTITION_ROWS = 1 << 18
 """Rows of both logs that a partition aims at: about 30 MB while it is summed, and a hash table
 that fits the processor's cache."""
 MAX_PARTITIONS = 512
+OTHER_FILES = 128
+"""Files that the process may hold open beside the spill's."""
+MIN_PARTITIONS = 16
+"""However few files are allowed: with less, a partition would be a large part of the logs."""
 NUM_THREADS = 2
 
 
@@ -84,7 +89,7 @@ def aggregate(
 ) -> Sums:
     """The sums over all users. The spill goes to `scratch` (default: the system's)."""
     rows = exposures.num_rows + events.num_rows
-    num_partitions = min(MAX_PARTITIONS, -(-rows // partition_rows))
+    num_partitions = min(_most_partitions(), -(-rows // partition_rows))
     total = Sums()
     if num_partitions <= 1:
         total.add(sum_users(_whole(exposures), _whole(events), window))
@@ -99,12 +104,7 @@ def aggregate(
                     )
                 )
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreFull(
-                f"{folder}: no space is left for the spill of {rows:,} rows; give --scratch a "
-                "folder with room for the logs' uncompressed size"
-            ) from error
+            raise _spill_error(error, folder, rows, num_partitions) from error
 
         def one(number: int) -> Sums:
             return sum_users(spilled[0].take(number), spilled[1].take(number), window)
@@ -113,6 +113,30 @@ def aggregate(
             for part in pool.map(one, range(num_partitions)):
                 total.add(part)
     return total
+
+
+def _most_partitions() -> int:
+    """Both logs are spilled at once, and each holds a file open for each of its partitions."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return MAX_PARTITIONS
+    return max(MIN_PARTITIONS, min(MAX_PARTITIONS, (allowed - OTHER_FILES) // 2))
+
+
+def _spill_error(error: OSError, folder: str, rows: int, num_partitions: int) -> Exception:
+    """What a spill that failed is told as."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(
+            f"{folder}: no space is left for the spill of {rows:,} rows; give --scratch a "
+            "folder with room for the logs' uncompressed size"
+        )
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return ConfigError(
+            f"{folder}: too many open files (this process may hold {allowed}, the spill needs "
+            f"{2 * num_partitions} of them); raise the limit, for example by `ulimit -n 4096`"
+        )
+    return error
 
 
 def _whole(log: Log) -> pa.Table:

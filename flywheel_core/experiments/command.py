@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,6 +40,7 @@ def lift(
     """The percentage lift with Fieller's confidence set (paper, Eq. 14-18)."""
     from flywheel_core.experiments.lifts import ArmMean, lift_of
     from flywheel_core.experiments.power import minimum_detectable_lift_pct
+    from flywheel_core.experiments.reading import NO_VARIANCE
 
     with clear_errors():
         if control_mean == control_se == 0:
@@ -53,7 +55,9 @@ def lift(
             critical=critical,
         )
         verb = "significant" if found.significant else "not significant"
-        if not found.significant and control_mean:
+        if test_se == control_se == 0:
+            verb = NO_VARIANCE
+        elif not found.significant and control_mean:
             error = math.sqrt(max(0.0, test_se**2 + control_se**2 - 2 * cov))
             least = minimum_detectable_lift_pct(error, control_mean, critical=critical)
             verb += f"; a true lift of {least:.2g} % would have been found with 80 % probability"
@@ -87,7 +91,10 @@ def analyze(
     delta: Annotated[bool, typer.Option("--delta", help="Add delta-method intervals.")] = False,
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Add bootstrap ones.")] = False,
     page: Annotated[Path | None, typer.Option(help="Also write the HTML page here.")] = None,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for the spill.")] = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the spill.", exists=True, file_okay=False, writable=True),
+    ] = None,
     ray_folder: Annotated[
         Path | None,
         typer.Option(help="Aggregate over Ray Data, with this work folder, shared by all nodes."),
@@ -114,11 +121,13 @@ def analyze(
             with_delta=delta,
             with_bootstrap=bootstrap,
         )
+        if page is not None:
+            _require_writable(page)
         one_machine = partial(aggregate, scratch=scratch)
         aggregator = one_machine if ray_folder is None else spread_over_ray(ray_folder)
         found = read(exposures, events, config, aggregator=aggregator)
         if page is not None:
-            _write_page(found, page)
+            _write_page(found, config, page)
         emit(found.model_dump(mode="json"), as_json, lambda: show_readout(found, console))
         raise typer.Exit(0 if found.newest.status == "ok" else 1)
 
@@ -143,11 +152,25 @@ def _guardrail(text: str) -> dict[str, str]:
     return {"column": column, "harm": harm or "up"}
 
 
-def _write_page(found: "Readout", page: Path) -> None:
+def _write_page(found: "Readout", config: "ReadoutConfig", page: Path) -> None:
     from flywheel_core.report.experiment_page import render_experiment
 
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render_experiment(found), encoding="utf-8")
+    page.write_text(render_experiment(found, config), encoding="utf-8")
+
+
+def _require_writable(page: Path) -> None:
+    """Make the page's folder, or say that it cannot be written: before the logs are read."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.exists():
+            page.open("r+b").close()
+        else:
+            TemporaryFile(dir=page.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--page {page}: cannot be written ({error.strerror}); give a file in a folder that "
+            "you may write to"
+        ) from error
 
 
 @ab_app.command()

@@ -3,7 +3,7 @@
 import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flywheel_core.experiments.eligibility import Eligibility
 
@@ -72,6 +72,16 @@ class ExperimentRule(BaseModel):
     )
     expected_guardrail_lift_pct: float = Field(default=20.0, gt=0)
     eligibility: Eligibility = Eligibility()
+
+    @field_validator("target_power")
+    @classmethod
+    def _beyond_chance(cls, power: float, info: ValidationInfo) -> float:
+        alpha = info.data.get("alpha")
+        if alpha is not None and power <= alpha:
+            raise ValueError(
+                f"must be above alpha ({alpha}), which a lift of 0 reaches already; for example 0.8"
+            )
+        return power
 
     @model_validator(mode="after")
     def _known_metrics(self) -> "ExperimentRule":

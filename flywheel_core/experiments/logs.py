@@ -14,6 +14,7 @@ named here are not read, and the readout names them. What a log cannot hold (no 
 sends of NaN) is an `InputDataError`, never a row dropped in silence.
 """
 
+import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,12 @@ def columns_of(files: Sequence[Path]) -> tuple[str, ...]:
                 f"{path}: not a readable Parquet file ({error}); it is cut short or damaged; "
                 "write that day again"
             ) from error
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise InputDataError(
+                f"{path}: column {twice[0]!r} is there twice, and nothing says which one is "
+                "meant; write each column once"
+            )
         first = first or names
         if set(names) != set(first):
             raise InputDataError(
@@ -113,6 +120,8 @@ def _raw_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
     except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # the process's limit, not the file
         raise InputDataError(
             f"{path}: cannot be read to its end ({type(error).__name__}); the file is damaged; "
             "write that day again"

@@ -10,6 +10,9 @@ import math
 from flywheel_core.artifacts import Record
 from flywheel_core.errors import ConfigError
 
+MAX_USERS_PER_ARM = 10**10
+"""More than there are people: a plan that asks for more has wrong numbers in it."""
+
 
 class PowerPlan(Record):
     """What an experiment of this size can see. Lifts are relative, in percent."""
@@ -22,12 +25,25 @@ class PowerPlan(Record):
     target_power: float
 
 
-def _critical(alpha: float, power: float) -> tuple[float, float]:
-    if not (0 < alpha < 1 and 0 < power < 1):
-        raise ConfigError(f"alpha {alpha!r}, power {power!r}: both must lie between 0 and 1")
+def _critical(alpha: float) -> float:
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha {alpha!r}: must lie between 0 and 1, for example 0.05")
     from scipy.stats import norm
 
-    return float(norm.ppf(1 - alpha / 2)), float(norm.ppf(power))
+    return float(norm.ppf(1 - alpha / 2))
+
+
+def _beyond(alpha: float, power: float, critical: float | None = None) -> float:
+    """How many standard errors a true difference must be for the test to find it."""
+    fixed = _critical(alpha)
+    if not alpha < power < 1:
+        raise ConfigError(
+            f"target_power {power!r}: must lie between alpha ({alpha!r}), which a lift of 0 "
+            "reaches already, and 1; for example 0.8"
+        )
+    from scipy.stats import norm
+
+    return (fixed if critical is None else critical) + float(norm.ppf(power))
 
 
 def minimum_detectable_lift_pct(
@@ -43,9 +59,7 @@ def minimum_detectable_lift_pct(
     interval decides."""
     if control_mean == 0:
         raise ConfigError("control mean 0.0: no lift over it is defined")
-    fixed, z_power = _critical(alpha, power)
-    beyond = (fixed if critical is None else critical) + z_power
-    return 100 * beyond * standard_error / abs(control_mean)
+    return 100 * _beyond(alpha, power, critical) * standard_error / abs(control_mean)
 
 
 def users_for_lift(
@@ -57,7 +71,14 @@ def users_for_lift(
     if lift_pct == 0 or not math.isfinite(lift_pct):
         raise ConfigError(f"lift_pct {lift_pct!r}: must be a number other than 0, for example 2")
     effect = abs(mean * lift_pct / 100) / sd
-    return max(2, math.ceil(2 * (sum(_critical(alpha, power)) / effect) ** 2))
+    errors = _beyond(alpha, power) / effect if effect else math.inf
+    if errors > math.sqrt(MAX_USERS_PER_ARM / 2):
+        raise ConfigError(
+            f"lift_pct {lift_pct!r} of a mean of {mean!r} beside a standard deviation of {sd!r}: "
+            f"more than {MAX_USERS_PER_ARM:,} users an arm would be needed; give a larger lift, "
+            "or check the units"
+        )
+    return max(2, math.ceil(2 * errors**2))
 
 
 def power_of(
@@ -68,7 +89,7 @@ def power_of(
     from scipy.stats import norm
 
     shift = abs(mean * lift_pct / 100) / (sd * math.sqrt(2 / users_per_arm))
-    z, _ = _critical(alpha, 0.5)
+    z = _critical(alpha)
     return float(norm.sf(z - shift) + norm.cdf(-z - shift))
 
 
@@ -90,11 +111,19 @@ def plan_power(
     if users_per_arm is None:
         assert lift_pct is not None
         users_per_arm = users_for_lift(mean, sd, lift_pct, alpha=alpha, power=target_power)
-    if users_per_arm < 2:
-        raise ConfigError(f"users_per_arm {users_per_arm}: at least 2 are needed for a variance")
+    if not 2 <= users_per_arm <= MAX_USERS_PER_ARM:
+        raise ConfigError(
+            f"users_per_arm {users_per_arm}: must lie between 2, for a variance, and "
+            f"{MAX_USERS_PER_ARM:,}"
+        )
     least = minimum_detectable_lift_pct(
         sd * math.sqrt(2 / users_per_arm), mean, alpha=alpha, power=target_power
     )
+    if not math.isfinite(least):
+        raise ConfigError(
+            f"mean {mean!r} beside a standard deviation of {sd!r}: no number can hold the lift "
+            "that would be found; check the units"
+        )
     lift_pct = least if lift_pct is None else lift_pct
     return PowerPlan(
         users_per_arm=users_per_arm,

@@ -107,7 +107,9 @@ def sum_users(exposures: pa.Table, events: pa.Table, window: Window) -> Sums:
         return sums
     code, day, rows = _events_of(events, users, window, sums)
     grids = {
-        name: _by_user_and_day(_values(events, name, rows), code, day, len(users.ids), window)
+        name: _by_user_and_day(
+            _values(events, name, rows, window), code, day, len(users.ids), window
+        )
         for name in ("sends", *window.guardrails)
     }
     _count_events_by_day(users, code, day, grids["sends"], window, sums)
@@ -195,11 +197,13 @@ def _without_duplicates(events: pa.Table, rows: Ints, code: Ints, sums: Sums) ->
     return kept
 
 
-def _values(events: pa.Table, name: str, rows: Ints) -> Ints | None:
-    """A column's values; None means 1 for each row."""
+def _values(events: pa.Table, name: str, rows: Ints, window: Window) -> Ints | None:
+    """A column's values; None means 1 for each row. A row that makes its user a program does so
+    as well with one send too many, and its size must not matter to the other users' sums."""
     if name not in events.column_names:
         return None
-    return as_numbers(events.column(name))[rows]
+    values = as_numbers(events.column(name))[rows]
+    return np.minimum(values, window.max_sends_per_day + 1) if name == "sends" else values
 
 
 def _by_user_and_day(
@@ -207,12 +211,12 @@ def _by_user_and_day(
 ) -> Ints:
     """Sums of shape [num_users, num_days]. Exact: float64 holds every integer below 2^53."""
     size = num_users * window.num_days
-    if values is not None and len(values) and int(values.max()) * len(values) >= 2**53:
+    cells = np.bincount(code * window.num_days + day, weights=values, minlength=size)
+    if cells.max() >= 2**53:  # by the user's own day, so alike in every partition
         raise InputDataError(
-            f"a user's day holds {int(values.max())} of something: no log has that many; find "
+            f"a user's day holds {int(cells.max()):,} of something: no log has that many; find "
             "what wrote it"
         )
-    cells = np.bincount(code * window.num_days + day, weights=values, minlength=size)
     return cells.astype(np.int64).reshape(num_users, window.num_days)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flywheel_core.experiments.journal import ended_experiments
+from flywheel_core.experiments.config import ExperimentRule
+from flywheel_core.experiments.journal import Journal, ended_experiments
 from flywheel_core.experiments.lifts import Lift
 from flywheel_core.experiments.ramp import Action
 from flywheel_core.experiments.readout import DayReadout, MetricReadout, Readout
@@ -48,19 +49,22 @@ class Check:
 
 def render_experiment(
     readout: Readout,
+    rule: ExperimentRule,
     *,
     releases: Sequence[ReleaseLifts] = (),
     decision: str | None = None,
     since: Action | None = None,
 ) -> str:
-    """The page as text; write it as UTF-8. `decision` says what was done, where something was, and
-    `since` what the days after the last one say while an answer is awaited."""
+    """The page as text; write it as UTF-8. `rule` is what was read by. `decision` says what was
+    done, where something was, and `since` what the days after the last one say while an answer is
+    awaited."""
     state, headline = verdict(readout.newest, readout.num_days, read_on=readout.is_watch)
     return (
         environment()
         .get_template("experiment.html.jinja")
         .render(
             readout=readout,
+            rule=rule,
             newest=readout.newest,
             state=state,
             headline=headline,
@@ -93,7 +97,7 @@ def verdict(day: DayReadout, num_days: int, *, read_on: bool = False) -> tuple[s
     if read_on:
         return "unsure", f"Window over: read on to {day.day:%-d %B %Y}"
     if not day.is_last_day:
-        return "unsure", f"Running: {len_word(day, num_days)}"
+        return "unsure", f"Running: {progress(day, num_days)}"
     unread = [
         name
         for name, one in {**_primary(day), **day.guardrails}.items()
@@ -109,7 +113,7 @@ def verdict(day: DayReadout, num_days: int, *, read_on: bool = False) -> tuple[s
     return "warn", "No change was shown"
 
 
-def len_word(day: DayReadout, num_days: int) -> str:
+def progress(day: DayReadout, num_days: int) -> str:
     """How far a running experiment is."""
     return f"read to {day.day:%-d %B %Y}, of {num_days} days"
 
@@ -197,7 +201,10 @@ def write_experiment_page(store: Store, flywheel: str, run: DayRun, path: Path) 
         for name, read in ended_experiments(store, flywheel)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = render_experiment(run.readout, releases=releases, decision=run.said, since=run.since)
+    rule = Journal(store, flywheel, run.experiment_id).state().rule
+    page = render_experiment(
+        run.readout, rule, releases=releases, decision=run.said, since=run.since
+    )
     path.write_text(page, encoding="utf-8")
     return path
 

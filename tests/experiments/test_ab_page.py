@@ -81,7 +81,7 @@ def better(tmp_path_factory: pytest.TempPathFactory) -> Readout:
 
 
 def test_a_gain_is_shown_with_its_sentence_and_its_checks(better: Readout) -> None:
-    page = parsed(render_experiment(better))
+    page = parsed(render_experiment(better, CONFIG))
     assert "Engagement rose" in page.text
     assert better.sentence in re.sub(r"\s+", " ", page.text)
     for said in ("sample ratio", "reports", "exploratory", "adjusted (CUPED)", "detectable"):
@@ -91,7 +91,7 @@ def test_a_gain_is_shown_with_its_sentence_and_its_checks(better: Readout) -> No
 
 def test_a_running_experiment_says_so_and_marks_peeking(tmp_path: Path) -> None:
     found = readout(tmp_path, num_days=3, lift=0.25)
-    page = render_experiment(found)
+    page = render_experiment(found, CONFIG)
     assert "Running: read to 7 January 2026, of 7 days" in parsed(page).text
     assert page.count("whisker peeking") == 9
     assert "the result is not final" in page
@@ -99,7 +99,7 @@ def test_a_running_experiment_says_so_and_marks_peeking(tmp_path: Path) -> None:
 
 
 def test_a_lost_guardrail_is_the_headline(tmp_path: Path) -> None:
-    page = parsed(render_experiment(readout(tmp_path, harm=0.08)))
+    page = parsed(render_experiment(readout(tmp_path, harm=0.08), CONFIG))
     assert "Roll back: reports got worse" in page.text
     assert "A guardrail was lost: reports" in page.text
 
@@ -108,7 +108,7 @@ def test_a_broken_day_shows_no_lift(tmp_path: Path) -> None:
     logs = clean_logs(300)
     logs.events = [row for row in logs.events if row["at"].day != FIRST.day + 3]
     found = analyze(*logs.write(tmp_path), CONFIG)
-    page = parsed(render_experiment(found))
+    page = parsed(render_experiment(found, CONFIG))
     assert "Not readable: data are missing" in page.text
     assert "events of 2026-01-08 are missing" in page.text
     chart = day_chart("breadth", found.days, 7)
@@ -144,7 +144,7 @@ def test_days_read_on_are_drawn_without_a_crowd_of_labels(tmp_path: Path) -> Non
     config = CONFIG.model_copy(update={"watched_days": 5, "through": FIRST.date() + 11 * DAY})
     found = analyze(*logs.write(tmp_path), config)
     assert found.is_watch
-    page = parsed(render_experiment(found, since=None))
+    page = parsed(render_experiment(found, CONFIG, since=None))
     assert "Window over: read on to 16 January 2026" in page.text
     chart = day_chart("breadth", found.days, 12)
     assert [mark.label for mark in chart.marks if mark.label] == ["5 Jan", "11", "16 Jan"]
@@ -162,12 +162,22 @@ def test_an_unbounded_set_fills_the_chart(better: Readout) -> None:
     assert charts[0].marks[0].fixed.y_lower == charts[0].bottom
     assert charts[1].marks[1].missing == "not read"
     assert "any lift" in whole.text()
-    render_experiment(better, releases=past_releases([("a", whole, None)]))
+    render_experiment(better, CONFIG, releases=past_releases([("a", whole, None)]))
 
 
 def test_names_are_escaped(better: Readout) -> None:
-    page = render_experiment(better.model_copy(update={"experiment_id": "<script>x</script>"}))
+    named = better.model_copy(update={"experiment_id": "<script>x</script>"})
+    page = render_experiment(named, CONFIG)
     assert "<script>" not in page
+
+
+def test_the_page_tells_the_rules_own_rates(better: Readout) -> None:
+    strict = CONFIG.model_copy(update={"alpha": 0.01, "target_power": 0.95})
+    for rule, rates in ((CONFIG, ("5", "95", "80")), (strict, ("1", "99", "95"))):
+        text = parsed(render_experiment(better, rule)).text
+        assert f"stand at a false discovery rate of {rates[0]} % " in text
+        assert f"Fieller's sets for a ratio of means, at {rates[1]} %. " in text
+        assert f"a test of this size finds with {rates[2]} % probability" in text
 
 
 def test_the_command_line_writes_it(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from release_samples import POLICY, cell, good_metrics
 
 from flywheel_core.errors import ConfigError
+from flywheel_core.experiments.config import ExperimentRule
+from flywheel_core.experiments.eligibility import Eligibility
 from flywheel_core.release.gates import GATES
 from flywheel_core.release.policy import (
     ReleasePolicy,
@@ -33,6 +36,13 @@ def test_production_wants_a_person_and_an_experiment() -> None:
     assert (production.automated_approval_allowed, production.release) == (False, "ab")
     assert (tiny.automated_approval_allowed, tiny.release) == (True, "direct")
     assert tiny.release_managers == ("release_manager",)
+
+
+def test_production_shows_every_field_of_an_experiment() -> None:
+    shown = yaml.safe_load((SHIPPED / "production.yaml").read_text())["experiment"]
+    assert shown.keys() == ExperimentRule.model_fields.keys()
+    assert shown["eligibility"].keys() == Eligibility.model_fields.keys()
+    assert Eligibility.model_validate(shown["eligibility"]) == Eligibility()
 
 
 def test_the_digest_is_of_the_meaning() -> None:
