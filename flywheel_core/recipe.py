@@ -23,7 +23,7 @@ from flywheel_core.sections import (
     Section,
     TrafficSection,
 )
-from flywheel_core.studies import StudySection, check_rl_rewards
+from flywheel_core.studies import StudySection, check_preference_labels, check_rl_rewards
 from flywheel_core.training.config import DpoConfig, SftConfig
 from flywheel_core.training.grpo_config import GrpoConfig
 
@@ -52,6 +52,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _rewards_of_rl_are_the_papers(self) -> "Recipe":
         check_rl_rewards(self.rl.reward_weights, self.study)
+        check_preference_labels(self.annotation.source, self.study)
         return self
 
     @model_validator(mode="after")

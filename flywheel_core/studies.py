@@ -26,6 +26,10 @@ WHY_NOT_IN_RL = (
     "the turn before, so a policy learns those instead of quality; V12 was lost that way. They "
     "rank rejection samples (rejection_sampling.signal_weights)"
 )
+OR_STUDY = (
+    f"or make it a study (study: {{name: …, allows: [{USER_SIGNALS_IN_RL}]}}), whose artifacts are "
+    "unfit for release"
+)
 WITNESS = (
     "the pairwise model only evaluates (§2.3.1): a policy trained on its scores would take the "
     "independent witness away from the gates"
@@ -50,12 +54,26 @@ def check_rl_rewards(weights: Mapping[str, float], study: StudySection | None) -
     if pairwise:
         raise ValueError(f"rl.reward_weights names {', '.join(pairwise)}: {WITNESS}; take it out")
     signals = signals_in(weights)
-    if signals and (study is None or USER_SIGNALS_IN_RL not in study.allows):
+    if signals and not _allows_signals(study):
         raise ValueError(
-            f"rl.reward_weights names {', '.join(signals)}: {WHY_NOT_IN_RL}; take it out, or make "
-            f"it a study (study: {{name: …, allows: [{USER_SIGNALS_IN_RL}]}}), whose artifacts "
-            "are unfit for release"
+            f"rl.reward_weights names {', '.join(signals)}: {WHY_NOT_IN_RL}; take it out, "
+            f"{OR_STUDY}"
         )
+
+
+def check_preference_labels(source: str, study: StudySection | None) -> None:
+    """Refuse (`ValueError`) preference models made of users' thumbs, unless a study names it: they
+    guide online RL, under whatever name. `source` is `annotation.source`."""
+    if source == "signals" and not _allows_signals(study):
+        raise ValueError(
+            "annotation.source: 'signals' trains the preference models that guide online RL "
+            f"(pointwise_user, pointwise_internal) on users' thumbs: {WHY_NOT_IN_RL}; take files, "
+            f"label_studio or world, {OR_STUDY}"
+        )
+
+
+def _allows_signals(study: StudySection | None) -> bool:
+    return study is not None and USER_SIGNALS_IN_RL in study.allows
 
 
 def signals_in(weights: Mapping[str, float]) -> list[str]:

@@ -45,6 +45,8 @@ class RatedTurns:
     The one label is the reader's: this turn was liked. That the model's answer would have been
     liked less is an assumption (that of self-play fine-tuning, Chen et al. 2024), good while the
     model is far below the logged speakers, and said here so that nobody takes it for annotation.
+    A preference model of these pairs is a user-signal model, so only a study may use them
+    (`studies.check_preference_labels`).
     """
 
     def label(self, tasks: Sequence[AnnotationTask], seed: int) -> list[Review]:

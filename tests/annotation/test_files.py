@@ -244,11 +244,55 @@ def test_the_tasks_that_label_studio_was_given_are_still_what_we_make() -> None:
         (lambda found: found[0]["annotations"][0].pop("completed_by") and found, "no annotator"),
         (
             lambda found: _first_result(found)["value"].update(selected="middle") or found,
-            "preference 'middle' must be left or right",
+            r"task 0: annotations.0.result.0 \(preference\):\s+value.selected: .*'left' or 'right' "
+            r"\(received 'middle'\)",
         ),
         (
             lambda found: found[1]["data"].pop("left_response") in (0, 1) and found,
-            "task 1: data.left_response None must be 0 or 1; keep the task's data",
+            r"task 1:\s+data.left_response: missing; add it\s+keep the task's data",
+        ),
+        (lambda found: _set(found, "data", None), r"task 0:\s+data: .*dictionary.*received None"),
+        (
+            lambda found: _set(found[0], "data", found[0]["data"] | {"workflow": 5}) and found,
+            r"data.workflow: .*'static'.*\(received 5\)",
+        ),
+        (
+            lambda found: _first_result(found).update(value="left") or found,
+            r"result.0 \(preference\):\s+value: .*dictionary.*\(received 'left'\)",
+        ),
+        (
+            lambda found: _first_result(found)["value"].update(selected=["left"]) or found,
+            r"value.selected: .*'left' or 'right' \(received \['left'\]\)",
+        ),
+        (
+            lambda found: _first_result(found).update(from_name=[3]) or found,
+            r"annotations.0.result.0.from_name: .*string \(received \[3\]\)",
+        ),
+        (
+            lambda found: found[0]["annotations"].append(7) or found,
+            r"annotations.3: .*dictionary.*\(received 7\)",
+        ),
+        *(
+            (
+                lambda found, field=field, value=value: (
+                    _set(found[0]["annotations"][1], field, value) and found
+                ),
+                rf"task 0:\s+annotations.1.{field}.*: .*\(received {value!r}\)",
+            )
+            for field, value in (
+                ("result", None),
+                ("result", 5),
+                ("lead_time", "3"),
+                ("lead_time", -1.0),
+                ("lead_time", float("nan")),
+                ("was_cancelled", "no"),
+                ("completed_by", 1.5),
+                ("created_at", 1700000000),
+            )
+        ),
+        (
+            lambda found: _set(found[0]["annotations"][1], "created_at", "noon") and found,
+            "task 0: annotations.1: created_at 'noon' must be an ISO time",
         ),
     ],
 )
@@ -271,12 +315,29 @@ def test_a_side_and_a_tie_at_once_is_counted_and_a_skipped_task_is_no_label(tmp_
     assert check_reviews(LABELLED, reviews, num_annotators=3).dropped == {"unknown_vote": 1}
 
 
+def test_what_somebody_added_to_the_project_is_no_label_of_ours(tmp_path: Path) -> None:
+    exported = json.loads(EXPORT.read_text())
+    added = {"from_name": "mood", "value": {"text": "fine", "choices": 4}, "type": "rating"}
+    exported[0]["annotations"][0]["result"] += [added, {"type": "relation"}]
+    exported.append({"data": {"text": "of another project"}, "annotations": []})
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(exported))
+    expected = read_labels(EXPORT, LABELLED, "label_studio")
+    assert read_labels(path, LABELLED, "label_studio") == expected
+
+
 @pytest.mark.parametrize("file_format", ["files", "label_studio"])
 def test_labels_that_are_no_text_are_refused(tmp_path: Path, file_format: FileFormat) -> None:
     path = tmp_path / "labels"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputDataError, match="cannot be read as UTF-8"):
         read_labels(path, [], file_format)
+
+
+def _set(holder, field: str, value: object):
+    """A field of a task (the first, of a list) gets another value; what holds it comes back."""
+    (holder[0] if isinstance(holder, list) else holder)[field] = value
+    return holder
 
 
 def _first_result(found: list) -> dict:

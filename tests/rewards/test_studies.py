@@ -22,7 +22,7 @@ from flywheel_core.jobs.base import Site, StageOutput
 from flywheel_core.jobs.rl import Config as RlConfig
 from flywheel_core.parents import BUILTIN_TINY, import_model
 from flywheel_core.plan import PinnedPlan, resolve, resolve_nightly, sketch
-from flywheel_core.recipe import RECIPE_FOLDER, Recipe, parse_recipe
+from flywheel_core.recipe import RECIPE_FOLDER, Recipe, load_recipe, parse_recipe
 from flywheel_core.release.fitness import UnfitForRelease, inherited_marks, marks_of
 from flywheel_core.release.gates import GATES
 from flywheel_core.release.policy import load_policy
@@ -50,6 +50,27 @@ def test_a_user_signal_in_rl_is_refused_with_the_papers_reason() -> None:
     for part in ("rl.reward_weights names signal_thumb_up", "§3.5.5", "clarifying", "goodbyes",
                  "job", "turn before", "rejection_sampling.signal_weights", "study:"):  # fmt: skip
         assert part in str(refused.value)
+
+
+def test_thumbs_in_the_place_of_annotation_are_refused_too_and_marked_in_a_study() -> None:
+    """`pointwise_user` of such pairs is a user-signal model by another name."""
+    data = tiny()
+    data["annotation"] |= {"source": "signals", "num_annotators": 1}
+    data["annotation"] |= {"interactive_chats": 0, "steerability_chats": 0, "targeted_share": 0}
+    for weights in ({}, {"pointwise_internal": 1.0, "pointwise_user": 0.0}):
+        data["rl"]["reward_weights"] = weights
+        with pytest.raises(ConfigError, match=r"annotation.source: 'signals' .*§3.5.5.*\(study: "):
+            parse_recipe(data, "test")
+    assert parse_recipe(data | {"study": STUDY}, "test").annotation.source == "signals"
+
+
+def test_the_shipped_recipe_that_learns_from_ratings_is_never_released(store: LocalStore) -> None:
+    recipe = load_recipe("topical_chat")
+    assert recipe.annotation.source == "signals"
+    assert stage_named("rl").config(recipe)["study"]["allows"] == ["user_signals_in_rl"]
+    plan = climb(store, parse_recipe(tiny(study=recipe.study.model_dump()), "test"))
+    with pytest.raises(UnfitForRelease, match="study readers_ratings"):
+        promote_in_process(store, plan, POLICY, by=POLICY.release_managers[0])
 
 
 def test_the_witness_stays_out_too_and_no_study_lets_it_in() -> None:
