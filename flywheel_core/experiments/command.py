@@ -78,16 +78,30 @@ def analyze(
     through: Annotated[
         str | None, typer.Option(help="Last day to read; default: the last one logged.")
     ] = None,
-    num_days: Annotated[int, typer.Option(min=1, help="Days of the readout window.")] = 7,
-    test_share: Annotated[float, typer.Option(help="Planned share of users in test.")] = 0.10,
-    control_share: Annotated[float, typer.Option(help="Planned share in control.")] = 0.10,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="Read by the experiment rule of this release policy, as its flow does; the "
+            "options below take its place where they are given."
+        ),
+    ] = None,
+    num_days: Annotated[
+        int | None, typer.Option(min=1, help="Days of the readout window; default: 7.")
+    ] = None,
+    test_share: Annotated[
+        float | None, typer.Option(help="Planned share of users in test; default: 0.1.")
+    ] = None,
+    control_share: Annotated[
+        float | None, typer.Option(help="Planned share in control; default: 0.1.")
+    ] = None,
     guardrail: Annotated[
         list[str] | None,
         typer.Option(help="Column of the events and its bad direction, as reports:up; repeat."),
     ] = None,
     max_sends_per_day: Annotated[
-        int, typer.Option(min=1, help="Users who send more are left out as programs.")
-    ] = 1000,
+        int | None,
+        typer.Option(min=1, help="Users who send more are left out as programs; default: 1000."),
+    ] = None,
     delta: Annotated[bool, typer.Option("--delta", help="Add delta-method intervals.")] = False,
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="Add bootstrap ones.")] = False,
     page: Annotated[Path | None, typer.Option(help="Also write the HTML page here.")] = None,
@@ -111,12 +125,13 @@ def analyze(
 
     with clear_errors():
         config = readout_config(
+            policy,
             first_day=first_day,
             through=through,
             num_days=num_days,
             test_share=test_share,
             control_share=control_share,
-            guardrails=[_guardrail(one) for one in guardrail or []],
+            guardrails=[_guardrail(one) for one in guardrail] if guardrail else None,
             max_sends_per_day=max_sends_per_day,
             with_delta=delta,
             with_bootstrap=bootstrap,
@@ -132,14 +147,18 @@ def analyze(
         raise typer.Exit(0 if found.newest.status == "ok" else 1)
 
 
-def readout_config(**given: Any) -> "ReadoutConfig":
-    """The configuration, or the first thing that is wrong with it."""
+def readout_config(policy: Path | None, **given: Any) -> "ReadoutConfig":
+    """The configuration, or the first thing that is wrong with it: the policy's experiment rule (or
+    the defaults), with what is `given` and not None in its place."""
     from pydantic import ValidationError
 
     from flywheel_core.experiments.config import ReadoutConfig
+    from flywheel_core.release.policy import load_policy
 
+    rule = {} if policy is None else load_policy(policy).experiment.model_dump()
+    explicit = {name: value for name, value in given.items() if value is not None}
     try:
-        return ReadoutConfig.model_validate(given)
+        return ReadoutConfig.model_validate({**rule, **explicit})
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(str(part) for part in fault["loc"])
