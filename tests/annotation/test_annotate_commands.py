@@ -164,6 +164,46 @@ def test_splits_go_out_again_and_the_adjudicators_word_is_taken(tmp_path: Path) 
     assert {row["target"] for row in rows if row["adjudicated"]} == {0.0, 1.0}
 
 
+SYSTEM, USER, SAID = ({"role": one, "content": "Hi."} for one in ("system", "user", "assistant"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"surface": "mars"}, "surface: must be one of internal, user (received 'mars')"),
+        ({"messages": []}, "messages: must be a list of turns (received turns of: nobody)"),
+        (
+            {"messages": [SYSTEM, USER, {"role": "tool", "content": "4"}, USER]},
+            "messages: roles after the first must be user or assistant (received turns of: "
+            "system, user, tool, user)",
+        ),
+        (
+            {"messages": [SYSTEM, {"role": "user", "content": None}]},
+            "messages: must be a text that is not empty",
+        ),
+        ({"messages": [SYSTEM, USER, SAID]}, "messages: the last turn must be the user's"),
+        ({"messages": [USER]}, "messages: the first turn must be the system turn"),
+        ({"messages": [SYSTEM, USER, USER]}, "messages: user and assistant must alternate"),
+        ({"messages": [SYSTEM, None, USER]}, "messages: each turn must have exactly role and"),
+    ],
+)
+def test_a_conversation_that_could_not_be_traffic_is_not_sent_out(
+    tmp_path: Path, kind: str, change: dict[str, Any], complaint: str
+) -> None:
+    rows = made_up_rows()
+    rows[2] |= change
+    pairs = tmp_path / f"pairs.{kind}"
+    if kind == "jsonl":
+        pairs.write_text("\n\n".join(json.dumps(row) for row in rows))
+    else:
+        write_table(pairs, rows, DRAFTS)
+    done = flywheel("annotate", "export", pairs, "--out", tmp_path / "batch", code=1)
+    place = f"{pairs}:5: " if kind == "jsonl" else f"{pairs}: row 2: "
+    assert place + complaint in " ".join(done.output.split())
+    assert not (tmp_path / "batch").exists()
+
+
 def test_bad_input_is_told_in_one_sentence(tmp_path: Path) -> None:
     one = SimulatedAnnotators(1, [SimulatedAnnotators(1).people[0]])
     batch, labels = labelled_batch(tmp_path, one)
