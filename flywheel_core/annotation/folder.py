@@ -127,15 +127,20 @@ def import_labels(
 
 
 def agreement_over_batches(paths: list[Path]) -> dict[str, Any]:
-    """Agreement and every annotator's drift over the reviews of several batches, oldest first."""
-    reviews = [
-        review_of_row(row) for path in paths for row in read_table(path, REVIEWS).to_pylist()
-    ]
+    """Agreement and every annotator's drift over the reviews of several batches, oldest first.
+
+    A batch that was imported again after corrections comes in several files: the newest label of a
+    task and annotator counts, in its first place, and what it replaces is counted as `superseded`.
+    """
+    found = [review_of_row(row) for path in paths for row in read_table(path, REVIEWS).to_pylist()]
+    newest = {(one.task_id, one.annotator_id, one.adjudicates): one for one in found}
+    reviews = list(newest.values())
     if not reviews:
         raise InputDataError(
             "no review is in these files; give reviews.parquet of labelled batches"
         )
-    return agreement_report(CheckedReviews(reviews, Counter(), Counter()))
+    superseded = +Counter(superseded=len(found) - len(reviews))
+    return agreement_report(CheckedReviews(reviews, superseded, Counter()))
 
 
 def read_drafts(path: Path) -> list[PairDraft]:

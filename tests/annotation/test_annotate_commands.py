@@ -141,6 +141,32 @@ def test_labels_in_files_are_those_that_were_given(tmp_path: Path) -> None:
     assert "preference" in shown
 
 
+def test_a_label_in_several_files_counts_once_as_the_newest_has_it(tmp_path: Path) -> None:
+    batch, labels = labelled_batch(tmp_path, SimulatedAnnotators(3))
+    flywheel("annotate", "import", batch, labels, "--out", tmp_path / "first")
+    lines = [json.loads(line) for line in labels.read_text().splitlines()]
+    who = lines[0]["annotator_id"]
+    turned = {"left": "right", "right": "left", "tie": "tie"}
+    for line in lines:
+        if line["annotator_id"] == who:
+            line["choice"] = turned[line["choice"]]
+    write_jsonl(labels, lines)
+    flywheel("annotate", "import", batch, labels, "--out", tmp_path / "again")
+    first, again = (tmp_path / name / "reviews.parquet" for name in ("first", "again"))
+
+    def agreement(*files: Path) -> dict[str, Any]:
+        found = flywheel("annotate", "agreement", *files, "--json").output
+        report: dict[str, Any] = json.loads(found)
+        return report
+
+    once, corrected = agreement(first), agreement(again)
+    assert once["agreement"] != corrected["agreement"]
+    for files, expected in (((first, first), once), ((first, again), corrected)):
+        assert agreement(*files) == expected | {"dropped_reviews": {"superseded": len(lines)}}
+    shown = flywheel("annotate", "agreement", first, again).output
+    assert f"dropped: superseded {len(lines)}" in shown
+
+
 def test_splits_go_out_again_and_the_adjudicators_word_is_taken(tmp_path: Path) -> None:
     batch, labels = labelled_batch(tmp_path, SimulatedAnnotators(3))
     recipe = tmp_path / "mine.yaml"
