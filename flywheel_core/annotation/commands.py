@@ -132,7 +132,7 @@ def agreement(
 
     with clear_errors():
         report = agreement_over_batches(reviews)
-        emit(report, as_json, lambda: _show_agreement(report))
+        emit(report, as_json, lambda: _show_batches(report))
 
 
 def _show_import(report: dict[str, Any], out: Path) -> None:
@@ -148,6 +148,12 @@ def _show_import(report: dict[str, Any], out: Path) -> None:
     flagged = [name for name, one in report["features_chosen_rejected"].items() if one["flagged"]]
     lines.append(f"features that set chosen and rejected apart: {', '.join(flagged) or 'none'}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    _show_agreement(report)
+
+
+def _show_batches(report: dict[str, Any]) -> None:
+    for name, count in report["dropped_reviews"].items():
+        console.print(f"dropped: {name} {count}", highlight=False)
     _show_agreement(report)
 
 

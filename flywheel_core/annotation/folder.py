@@ -36,12 +36,14 @@ from flywheel_core.annotation.tasks import make_tasks
 from flywheel_core.errors import InputDataError
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
 from flywheel_core.folders import claim, write_whole
+from flywheel_core.ingest.contract import RowFault, checked_messages
 from flywheel_core.records import (
     CONTEXT_FIELDS,
     DRAFTS,
     PAIRS,
     REVIEWS,
     REWRITES,
+    SURFACES,
     missing_columns,
     read_table,
     write_table,
@@ -125,28 +127,40 @@ def import_labels(
 
 
 def agreement_over_batches(paths: list[Path]) -> dict[str, Any]:
-    """Agreement and every annotator's drift over the reviews of several batches, oldest first."""
-    reviews = [
-        review_of_row(row) for path in paths for row in read_table(path, REVIEWS).to_pylist()
-    ]
+    """Agreement and every annotator's drift over the reviews of several batches, oldest first.
+
+    A batch that was imported again after corrections comes in several files: the newest label of a
+    task and annotator counts, in its first place, and what it replaces is counted as `superseded`.
+    """
+    found = [review_of_row(row) for path in paths for row in read_table(path, REVIEWS).to_pylist()]
+    newest = {(one.task_id, one.annotator_id, one.adjudicates): one for one in found}
+    reviews = list(newest.values())
     if not reviews:
         raise InputDataError(
             "no review is in these files; give reviews.parquet of labelled batches"
         )
-    return agreement_report(CheckedReviews(reviews, Counter(), Counter()))
+    superseded = +Counter(superseded=len(found) - len(reviews))
+    return agreement_report(CheckedReviews(reviews, superseded, Counter()))
 
 
 def read_drafts(path: Path) -> list[PairDraft]:
-    """Pairs from Parquet or JSONL; a column that is missing or of another type is an error."""
+    """Pairs from Parquet or JSONL; a column that is missing or of another type is an error, and so
+    is a row whose conversation could not have been traffic."""
     if path.suffix == ".jsonl":
-        return [_draft(row) for row in _jsonl_table(path).to_pylist()]
-    return [_draft(row) for row in read_table(path, DRAFTS).to_pylist()]
+        lines, table = _jsonl_table(path)
+        places = [f"{path}:{number}" for number in lines]
+    else:
+        table = read_table(path, DRAFTS)
+        places = [f"{path}: row {number}" for number in range(table.num_rows)]
+    return [_draft(row, at) for row, at in zip(table.to_pylist(), places, strict=True)]
 
 
-def _jsonl_table(path: Path) -> pa.Table:
+def _jsonl_table(path: Path) -> tuple[list[int], pa.Table]:
+    """The number of every line that holds a row, and the rows."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        table = pa.Table.from_pylist(rows, schema=DRAFTS)
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        rows = {number: json.loads(line) for number, line in lines if line.strip()}
+        table = pa.Table.from_pylist(list(rows.values()), schema=DRAFTS)
     except (OSError, UnicodeDecodeError, ValueError, TypeError, pa.ArrowException) as error:
         raise InputDataError(
             f"{path}: not JSON lines of pairs ({error}); see records.DRAFTS for the columns"
@@ -155,10 +169,21 @@ def _jsonl_table(path: Path) -> pa.Table:
     faults = missing_columns(table.schema, DRAFTS) + [f"{name}: is empty" for name in empty]
     if faults:
         raise InputDataError(f"{path}: not the expected table: {'; '.join(faults)}")
-    return table
+    return list(rows), table
 
 
-def _draft(row: dict[str, Any]) -> PairDraft:
+def _draft(row: dict[str, Any], place: str) -> PairDraft:
+    if row["surface"] not in SURFACES:
+        raise InputDataError(
+            f"{place}: surface: must be one of {', '.join(SURFACES)} (received {row['surface']!r})"
+        )
+    try:
+        checked_messages(row["messages"])
+    except RowFault as fault:
+        roles = [turn["role"] if turn else None for turn in row["messages"]]
+        raise InputDataError(
+            f"{place}: {fault} (received turns of: {', '.join(map(str, roles)) or 'nobody'})"
+        ) from fault
     context = {"prompt_id": row["prompt_id"]} | {one.name: row[one.name] for one in CONTEXT_FIELDS}
     return PairDraft(
         context, row["response_0"], row["response_1"], row["policy_0"], row["policy_1"]

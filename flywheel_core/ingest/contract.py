@@ -173,7 +173,7 @@ def check_row(row: Any, day: str | None = None) -> dict[str, Any]:
     if made["surface"] not in SURFACES:
         raise RowFault(f"surface: must be one of {', '.join(SURFACES)}")
     _check_text("response", made["response"], TEXT_CHARS_MAX)
-    made["messages"] = _messages(made["messages"])
+    made["messages"] = checked_messages(made["messages"])
     num_user_turns = sum(turn["role"] == "user" for turn in made["messages"])
     if made["depth"] < num_user_turns - 1:
         raise RowFault("depth: smaller than the number of earlier user turns in messages")
@@ -236,7 +236,7 @@ def _check_text(name: str, value: Any, num_chars_max: int) -> None:
         raise RowFault(f"{name}: holds a lone surrogate, so it is not text") from error
 
 
-def _messages(value: Any) -> list[dict[str, str]]:
+def checked_messages(value: Any) -> list[dict[str, str]]:
     """The turns, or a fault: a system turn, then user and assistant in alternation (either may
     begin: an assistant turn that begins is a welcome message), and a user turn last."""
     if not isinstance(value, list) or not value:

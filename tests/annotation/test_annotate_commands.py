@@ -141,6 +141,32 @@ def test_labels_in_files_are_those_that_were_given(tmp_path: Path) -> None:
     assert "preference" in shown
 
 
+def test_a_label_in_several_files_counts_once_as_the_newest_has_it(tmp_path: Path) -> None:
+    batch, labels = labelled_batch(tmp_path, SimulatedAnnotators(3))
+    flywheel("annotate", "import", batch, labels, "--out", tmp_path / "first")
+    lines = [json.loads(line) for line in labels.read_text().splitlines()]
+    who = lines[0]["annotator_id"]
+    turned = {"left": "right", "right": "left", "tie": "tie"}
+    for line in lines:
+        if line["annotator_id"] == who:
+            line["choice"] = turned[line["choice"]]
+    write_jsonl(labels, lines)
+    flywheel("annotate", "import", batch, labels, "--out", tmp_path / "again")
+    first, again = (tmp_path / name / "reviews.parquet" for name in ("first", "again"))
+
+    def agreement(*files: Path) -> dict[str, Any]:
+        found = flywheel("annotate", "agreement", *files, "--json").output
+        report: dict[str, Any] = json.loads(found)
+        return report
+
+    once, corrected = agreement(first), agreement(again)
+    assert once["agreement"] != corrected["agreement"]
+    for files, expected in (((first, first), once), ((first, again), corrected)):
+        assert agreement(*files) == expected | {"dropped_reviews": {"superseded": len(lines)}}
+    shown = flywheel("annotate", "agreement", first, again).output
+    assert f"dropped: superseded {len(lines)}" in shown
+
+
 def test_splits_go_out_again_and_the_adjudicators_word_is_taken(tmp_path: Path) -> None:
     batch, labels = labelled_batch(tmp_path, SimulatedAnnotators(3))
     recipe = tmp_path / "mine.yaml"
@@ -162,6 +188,46 @@ def test_splits_go_out_again_and_the_adjudicators_word_is_taken(tmp_path: Path) 
     rows = read_table(tmp_path / "out" / "pairs.parquet", PAIRS).to_pylist()
     assert sum(row["adjudicated"] for row in rows) == waiting
     assert {row["target"] for row in rows if row["adjudicated"]} == {0.0, 1.0}
+
+
+SYSTEM, USER, SAID = ({"role": one, "content": "Hi."} for one in ("system", "user", "assistant"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"surface": "mars"}, "surface: must be one of internal, user (received 'mars')"),
+        ({"messages": []}, "messages: must be a list of turns (received turns of: nobody)"),
+        (
+            {"messages": [SYSTEM, USER, {"role": "tool", "content": "4"}, USER]},
+            "messages: roles after the first must be user or assistant (received turns of: "
+            "system, user, tool, user)",
+        ),
+        (
+            {"messages": [SYSTEM, {"role": "user", "content": None}]},
+            "messages: must be a text that is not empty",
+        ),
+        ({"messages": [SYSTEM, USER, SAID]}, "messages: the last turn must be the user's"),
+        ({"messages": [USER]}, "messages: the first turn must be the system turn"),
+        ({"messages": [SYSTEM, USER, USER]}, "messages: user and assistant must alternate"),
+        ({"messages": [SYSTEM, None, USER]}, "messages: each turn must have exactly role and"),
+    ],
+)
+def test_a_conversation_that_could_not_be_traffic_is_not_sent_out(
+    tmp_path: Path, kind: str, change: dict[str, Any], complaint: str
+) -> None:
+    rows = made_up_rows()
+    rows[2] |= change
+    pairs = tmp_path / f"pairs.{kind}"
+    if kind == "jsonl":
+        pairs.write_text("\n\n".join(json.dumps(row) for row in rows))
+    else:
+        write_table(pairs, rows, DRAFTS)
+    done = flywheel("annotate", "export", pairs, "--out", tmp_path / "batch", code=1)
+    place = f"{pairs}:5: " if kind == "jsonl" else f"{pairs}: row 2: "
+    assert place + complaint in " ".join(done.output.split())
+    assert not (tmp_path / "batch").exists()
 
 
 def test_bad_input_is_told_in_one_sentence(tmp_path: Path) -> None:
