@@ -85,7 +85,7 @@ def _settled(
     seed: int,
 ) -> CheckedReviews:
     """The reviews of `tasks`, checked, with an adjudicator's where the annotators split."""
-    wanted = 1 if section.source == "signals" else section.num_annotators
+    wanted = section.votes_asked
     checked = check_reviews(tasks, reviews, num_annotators=wanted)
     split = tasks_to_adjudicate(worth_settling, checked, section.adjudicate)
     if not split:

@@ -76,6 +76,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     targeted: dict[str, int] = {}
     remarks: Counter[str] = Counter()
     if section.source == "signals":
+        remarks["annotators_without_effect"] += section.num_annotators - section.votes_asked
         drafts = _rated_pairs(section, prompts, inputs, context)
     else:
         prompts, targeted = _batch(section, prompts, inputs["production"], context.seed)
@@ -213,9 +214,13 @@ def _chats(
     context: StageContext,
     remarks: Counter[str],
 ) -> LabelledBatch:
-    """Chats with the characters of prompts spread evenly over the internal batch."""
+    """Chats with the characters of prompts spread evenly over the internal batch, one a prompt;
+    fewer than asked for where there are fewer prompts, which `remarks` counts."""
     rows = prompts.of("internal").rows
     rows = rows[:: max(1, len(rows) // count)][:count]
+    remarks[f"{workflow}_chats_without_prompt"] += count - len(rows)
+    if not rows:
+        return LabelledBatch()
     source = _source(section, workflow, context)
     seed = context.seed + CHAT_SEED * (1 + (workflow == "steerability"))
     chat_seed = seed + context.stage.ref.generation  # the stage's own is every generation's

@@ -25,7 +25,15 @@ from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.jobs.annotate import Config, run
 from flywheel_core.parents import BUILTIN_TINY
 from flywheel_core.recipe import load_recipe
-from flywheel_core.records import PAIRS, PROMPTS, REVIEWS, REWRITES, read_table, write_table
+from flywheel_core.records import (
+    PAIRS,
+    PROMPTS,
+    REVIEWS,
+    REWRITES,
+    TRAFFIC,
+    read_table,
+    write_table,
+)
 from flywheel_core.world.annotators import PEOPLE, Person, SimulatedAnnotators
 from flywheel_core.world.answers import sample_response
 from flywheel_core.world.contexts import context_of
@@ -270,6 +278,47 @@ def test_rewrites_are_alternatives_and_one_without_its_marker_is_dropped(tmp_pat
     assert rewrites == {"What about you?"}
     assert made_by["rewrite-1"] + output.metrics["dropped_pairs"]["empty"] == 60
     assert output.metrics["not_as_asked"] == {}
+
+
+def test_what_the_recipe_asks_for_and_does_not_get_is_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Chats beyond the prompts there are, and several readers of a rating."""
+    inputs = stage_inputs(tmp_path)
+    path = inputs["curate"] / "prompts.parquet"
+    rows = read_table(path, PROMPTS).to_pylist()
+    few = [row for row in rows if row["surface"] == "user"][:60]
+    few += [row for row in rows if row["surface"] == "internal"][:3]
+    for internal, kept in ((3, few), (0, few[:60])):
+        path.unlink()
+        write_table(path, kept, PROMPTS)
+        context = FakeContext(tmp_path / f"out-{internal}", load_recipe("smoke"))
+        context.output.mkdir()
+        config = section(interactive_chats=5, steerability_chats=4)
+        with caplog.at_level("WARNING"):
+            output = run(config, inputs, context)  # type: ignore[arg-type]
+        assert output.metrics["not_as_asked"] == {
+            "interactive_chats_without_prompt": 5 - internal,
+            "steerability_chats_without_prompt": 4 - internal,
+        }
+        assert f"interactive_chats_without_prompt {5 - internal}" in caplog.text
+    inputs["traffic"] = tmp_path / "traffic"
+    blank = dict.fromkeys(("continue_10min", "love", "thumb_down", "feedback"))
+    liked = [row | blank | {"row_id": row["prompt_id"], "thumb_up": True} for row in few]
+    write_table(inputs["traffic"] / "traffic.parquet", liked, TRAFFIC)
+    for num_annotators, said in ((3, {"annotators_without_effect": 2}), (1, {})):
+        context = FakeContext(tmp_path / f"rated-{num_annotators}", load_recipe("smoke"))
+        context.output.mkdir()
+        config = section(
+            source="signals",
+            targeted_share=0,
+            num_annotators=num_annotators,
+            interactive_chats=0,
+            steerability_chats=0,
+        )
+        output = run(config, inputs, context)  # type: ignore[arg-type]
+        assert output.metrics["not_as_asked"] == said
+        assert output.row_counts["user"] > 0
 
 
 def test_a_rewrite_that_is_too_long_for_the_model_leaves_its_place_to_the_pool(
