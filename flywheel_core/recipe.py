@@ -61,7 +61,7 @@ class Recipe(Section):
             return self
         from flywheel_core.annotation.adjudication import CONSENSUS_VOTES_MIN
 
-        asked = 1 if self.annotation.source == "signals" else self.annotation.num_annotators
+        asked = self.annotation.votes_asked
         if asked < CONSENSUS_VOTES_MIN:
             raise ValueError(
                 f"reward_models.reviews: unanimous needs {CONSENSUS_VOTES_MIN} votes a pair, but "

@@ -1,8 +1,9 @@
 """One batch: pairs go out as tasks, reviews come back, and become rows for training."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flywheel_core.annotation.adjudication import tasks_to_adjudicate
@@ -54,7 +55,9 @@ def label_batch(
     """
     kept, dropped = filter_pairs(drafts, section.difference_max)
     tasks = make_tasks(kept, workflow, question_set(section.question_set), seed)
-    checked = _settled(tasks, tasks, source.label(tasks, seed), section, source, seed)
+    reviews = source.label(tasks, seed)
+    adjudicate = partial(source.adjudicate, seed=seed)
+    checked = settled(tasks, tasks, reviews, section, section.votes_asked, adjudicate)
     return assemble(kept, tasks, checked, workflow, section, dropped)
 
 
@@ -72,26 +75,25 @@ def label_finished_chats(
     kept, dropped = filter_pairs(drafts, section.difference_max)
     stays = {id(pair) for pair in kept}
     staying = [task for pair, task in zip(drafts, tasks, strict=True) if id(pair) in stays]
-    checked = _settled(tasks, staying, reviews, section, source, seed)
+    adjudicate = partial(source.adjudicate, seed=seed)
+    checked = settled(tasks, staying, reviews, section, section.votes_asked, adjudicate)
     return assemble(kept, staying, checked, workflow, section, dropped)
 
 
-def _settled(
+def settled(
     tasks: Sequence[AnnotationTask],
     worth_settling: Sequence[AnnotationTask],
     reviews: Sequence[Review],
     section: AnnotationSection,
-    source: AnnotationSource,
-    seed: int,
+    num_annotators: int,
+    adjudicate: Callable[[Sequence[AnnotationTask]], list[Review]],
 ) -> CheckedReviews:
-    """The reviews of `tasks`, checked, with an adjudicator's where the annotators split."""
-    wanted = 1 if section.source == "signals" else section.num_annotators
-    checked = check_reviews(tasks, reviews, num_annotators=wanted)
+    """The reviews of `tasks`, checked, with what `adjudicate` says where the annotators split."""
+    checked = check_reviews(tasks, reviews, num_annotators=num_annotators)
     split = tasks_to_adjudicate(worth_settling, checked, section.adjudicate)
     if not split:
         return checked
-    settled = [*reviews, *source.adjudicate(split, seed)]
-    return check_reviews(tasks, settled, num_annotators=wanted)
+    return check_reviews(tasks, [*reviews, *adjudicate(split)], num_annotators=num_annotators)
 
 
 def assemble(

@@ -7,6 +7,7 @@ pairs with the names of their policies, which nobody who labels should see.
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from flywheel_core.annotation.adjudication import tasks_to_adjudicate
 from flywheel_core.annotation.agreement import agreement_report
-from flywheel_core.annotation.batch import assemble
+from flywheel_core.annotation.batch import assemble, settled
 from flywheel_core.annotation.files import (
     ADJUDICATION_FOLDER,
     FileFormat,
@@ -28,7 +29,6 @@ from flywheel_core.annotation.pairs import PairDraft, filter_pairs
 from flywheel_core.annotation.questions import Workflow, question_set
 from flywheel_core.annotation.reviews import (
     CheckedReviews,
-    check_reviews,
     review_of_row,
 )
 from flywheel_core.annotation.section import AnnotationSection
@@ -101,11 +101,8 @@ def import_labels(
     pairs = read_drafts(folder / PRIVATE / DRAFTS_FILE)
     tasks = read_tasks(folder / PRIVATE / TASKS_FILE)
     reviews = read_labels(labels, tasks, file_format)
-    checked = check_reviews(tasks, reviews, num_annotators=section.num_annotators)
-    split = tasks_to_adjudicate(tasks, checked, section.adjudicate)
-    if split:
-        settled = read_adjudications(folder / ADJUDICATION_FOLDER, split, file_format)
-        checked = check_reviews(tasks, [*reviews, *settled], num_annotators=section.num_annotators)
+    adjudicated = partial(read_adjudications, folder / ADJUDICATION_FOLDER, file_format=file_format)
+    checked = settled(tasks, tasks, reviews, section, section.num_annotators, adjudicated)
     workflow = tasks[0].workflow
     batch = assemble(pairs, tasks, checked, workflow, section, Counter())
     write_table(out / "pairs.parquet", batch.pairs, PAIRS)

@@ -56,6 +56,11 @@ class AnnotationSection(Section):
     patch_pairs_max: int = Field(200, ge=0)
 
     @property
+    def votes_asked(self) -> int:
+        """How many people are asked about a pair: readers' ratings have the one reader."""
+        return 1 if self.source == "signals" else self.num_annotators
+
+    @property
     def difference_max(self) -> dict[str, float]:
         """Every limit on how far a pair may differ, by artifact feature."""
         return {

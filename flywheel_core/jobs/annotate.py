@@ -1,5 +1,7 @@
 """Two responses a prompt, judged: an internal batch and a user batch (§2.2.2)."""
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from flywheel_core.annotation.targeting import (
     failing_rows,
     failure_weights,
 )
+from flywheel_core.engines.lengths import fitting
 from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.evaluation.judging import judge_named
 from flywheel_core.evaluation.prevalence import compare_chosen, summarise_comparisons
@@ -46,6 +49,8 @@ from flywheel_core.records import (
     write_table,
 )
 from flywheel_core.sections import Section
+
+logger = logging.getLogger(__name__)
 
 PATCH = pa.schema(
     [
@@ -69,11 +74,13 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     section = config.annotation
     prompts = read_prompts(inputs["curate"], "annotate", of_inputs(inputs))
     targeted: dict[str, int] = {}
+    remarks: Counter[str] = Counter()
     if section.source == "signals":
+        remarks["annotators_without_effect"] += section.num_annotators - section.votes_asked
         drafts = _rated_pairs(section, prompts, inputs, context)
     else:
         prompts, targeted = _batch(section, prompts, inputs["production"], context.seed)
-        drafts = _sampled_pairs(section, prompts, inputs, context)
+        drafts = _sampled_pairs(section, prompts, inputs, context, remarks)
     batch = label_batch(
         drafts, "static", section, _source(section, "static", context), context.seed
     )
@@ -83,7 +90,7 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     }
     for workflow, count in chats.items():
         if count:
-            batch.add(_chats(section, prompts, workflow, count, inputs, context))
+            batch.add(_chats(section, prompts, workflow, count, inputs, context, remarks))
     patch = patch_rows(batch.pairs, section.patch_pairs_max, batch.rewrites)
     counts = {
         "patch": write_table(context.output / "patch.parquet", patch, PATCH),
@@ -93,7 +100,14 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     for surface in SURFACES:
         side = [row for row in batch.pairs if row["surface"] == surface]
         counts[surface] = write_table(context.output / f"pairs_{surface}.parquet", side, PAIRS)
-    return StageOutput("pairs", counts, _metrics(batch, section) | {"targeted_prompts": targeted})
+    not_as_asked = dict(sorted((+remarks).items()))
+    if not_as_asked:
+        logger.warning(
+            "annotate: not as the recipe asks (also in the manifest, not_as_asked): %s",
+            ", ".join(f"{name} {count}" for name, count in not_as_asked.items()),
+        )
+    metrics = {"targeted_prompts": targeted, "not_as_asked": not_as_asked}
+    return StageOutput("pairs", counts, _metrics(batch, section) | metrics)
 
 
 def _source(
@@ -137,13 +151,27 @@ def _two_replies(
     inputs: Mapping[str, Path],
     context: StageContext,
     seed: int,
+    remarks: Counter[str],
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Production's reply and an alternative to each conversation, and the alternative's policy:
-    one of the pool in turn, or production's rewrite of its own reply."""
+    one of the pool in turn, or production's rewrite of its own reply. Where the question for a
+    rewrite is too long for the model, the pool replies instead, which `remarks` counts."""
     first = _ask("production", messages, inputs, section, context, seed)
     others = _alternatives(inputs)
     prompt = rewriting_prompt(section.rewriting_prompt)
     policies = alternatives_in_turn(len(messages), others, section.rewrite_share, prompt)
+    rewritten = [index for index, policy in enumerate(policies) if policy == prompt.policy]
+    questions = [asking_to_rewrite(messages[index], first[index], prompt) for index in rewritten]
+    fits = fitting(
+        inputs["production"] / "model",
+        questions,
+        context.engines.config,
+        room=section.sampling.max_tokens,
+    )
+    too_long = [index for index, fit in zip(rewritten, fits, strict=True) if not fit]
+    for number, index in enumerate(too_long):
+        policies[index] = others[number % len(others)]
+    remarks["rewrites_too_long"] += len(too_long)
     second = [""] * len(messages)
     for position, name in enumerate(others):
         indices = [index for index, policy in enumerate(policies) if policy == name]
@@ -152,9 +180,9 @@ def _two_replies(
         for index, text in zip(indices, said, strict=True):
             second[index] = text
         context.progress(position + 1, len(others), "policies sampled")
-    indices = [index for index, policy in enumerate(policies) if policy == prompt.policy]
-    asked = [asking_to_rewrite(messages[index], first[index], prompt) for index in indices]
+    asked = [question for question, fit in zip(questions, fits, strict=True) if fit]
     said = _ask("production", asked, inputs, section, context, seed + REWRITE_SEED)
+    indices = [index for index, fit in zip(rewritten, fits, strict=True) if fit]
     for index, text in zip(indices, said, strict=True):
         second[index] = rewritten_reply(text)
     return list(zip(first, second, strict=True)), policies
@@ -165,9 +193,12 @@ def _sampled_pairs(
     prompts: Prompts,
     inputs: Mapping[str, Path],
     context: StageContext,
+    remarks: Counter[str],
 ) -> list[PairDraft]:
     """One response from production, one from a policy of the pool or a rewrite."""
-    replies, policies = _two_replies(section, prompts.messages, inputs, context, context.seed)
+    replies, policies = _two_replies(
+        section, prompts.messages, inputs, context, context.seed, remarks
+    )
     return [
         PairDraft(_context(row), first, second, "production", policy)
         for row, (first, second), policy in zip(prompts.rows, replies, policies, strict=True)
@@ -181,10 +212,15 @@ def _chats(
     count: int,
     inputs: Mapping[str, Path],
     context: StageContext,
+    remarks: Counter[str],
 ) -> LabelledBatch:
-    """Chats with the characters of prompts spread evenly over the internal batch."""
+    """Chats with the characters of prompts spread evenly over the internal batch, one a prompt;
+    fewer than asked for where there are fewer prompts, which `remarks` counts."""
     rows = prompts.of("internal").rows
     rows = rows[:: max(1, len(rows) // count)][:count]
+    remarks[f"{workflow}_chats_without_prompt"] += count - len(rows)
+    if not rows:
+        return LabelledBatch()
     source = _source(section, workflow, context)
     seed = context.seed + CHAT_SEED * (1 + (workflow == "steerability"))
     chat_seed = seed + context.stage.ref.generation  # the stage's own is every generation's
@@ -192,7 +228,7 @@ def _chats(
     def replies(
         messages: Sequence[list[Message]], turn: int
     ) -> tuple[list[tuple[str, str]], list[str]]:
-        return _two_replies(section, messages, inputs, context, seed + 10 * turn)
+        return _two_replies(section, messages, inputs, context, seed + 10 * turn, remarks)
 
     held = hold_chats(
         rows,

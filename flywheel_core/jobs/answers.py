@@ -183,18 +183,22 @@ class WinRateProbe:
                 "no pointwise reward model has prompts of its own surface, so there is no win "
                 "rate to steer by; check the annotate stage's row counts"
             )
-        self.baseline: dict[Surface, list[str]] = {}
+        self.baseline: dict[Surface, list[Completion]] = {}
         self.baseline_scores: dict[Surface, Scores] = {}
         for surface, side, model in self.sides:
-            said = answer(engines, production, side.messages, sampling, seed)
+            said = ask(engines, production, side.messages, sampling, seed)
             self.baseline[surface] = said
-            self.baseline_scores[surface] = score(engines, model, side.messages, said)
+            texts = [completion.text for completion in said]
+            self.baseline_scores[surface] = score(engines, model, side.messages, texts)
 
-    def checkpoint(self, name: str, model: Path) -> tuple[Checkpoint, dict[Surface, list[str]]]:
+    def checkpoint(
+        self, name: str, model: Path
+    ) -> tuple[Checkpoint, dict[Surface, list[Completion]]]:
         """Win rates of one model, and what it said."""
         rates, said = {}, {}
         for surface, side, reward in self.sides:
-            said[surface] = answer(self.engines, model, side.messages, self.sampling, self.seed + 1)
-            scores = score(self.engines, reward, side.messages, said[surface])
+            said[surface] = ask(self.engines, model, side.messages, self.sampling, self.seed + 1)
+            texts = [completion.text for completion in said[surface]]
+            scores = score(self.engines, reward, side.messages, texts)
             rates[reward.name] = tally(scores, self.baseline_scores[surface]).rate
         return Checkpoint(name, rates), said

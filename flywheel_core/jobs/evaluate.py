@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from flywheel_core.artifacts import folder_model_digest
+from flywheel_core.engines.base import Completion
 from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.evaluation.comparison import Checkpoint, choose_checkpoint, win_rate_cell
 from flywheel_core.evaluation.features import feature_means
@@ -143,12 +144,12 @@ def _select(
         section.sampling,
         context.seed,
     )
-    features = {"production": feature_means(_flat(probe.baseline))}
+    features = {"production": _style(probe, probe.baseline)}
     checkpoints = []
     for index, (name, model) in enumerate(on_offer.items()):
         checkpoint, said = probe.checkpoint(name, model)
         checkpoints.append(checkpoint)
-        features[name.split("/")[0]] = feature_means(_flat(said))
+        features[name.split("/")[0]] = _style(probe, said)
         context.progress(index + 1, len(on_offer), "checkpoints measured")
     chosen = choose_checkpoint(checkpoints, section.select_win_rate_max)
     return chosen, on_offer, Selection(checkpoints, features)
@@ -174,8 +175,13 @@ def checkpoints_on_offer(inputs: Mapping[str, Path]) -> dict[str, Path]:
     return on_offer
 
 
-def _flat(said: Mapping[Surface, list[str]]) -> list[str]:
-    return [text for surface in SURFACES for text in said.get(surface, [])]
+def _style(probe: WinRateProbe, said: Mapping[Surface, list[Completion]]) -> dict[str, float]:
+    """Every feature's mean over all the probe's prompts: length in tokens, and what needs the turns
+    before, too."""
+    completions = [one for surface, _, _ in probe.sides for one in said[surface]]
+    histories = [messages for _, side, _ in probe.sides for messages in side.messages]
+    lengths = [one.num_tokens for one in completions]
+    return feature_means([one.text for one in completions], lengths, histories)
 
 
 def _side(

@@ -34,13 +34,15 @@ from flywheel_core.rewards.ledger import LEDGER_FILE, Ledger
 from flywheel_core.store import Store, checked_path
 
 FEATURE_LABELS: Mapping[str, tuple[str, str]] = {
+    "length_tokens": ("Length", "tokens"),
     "emoji_count": ("Emoji a response", "count"),
     "emoji_share": ("Contains emoji", "share"),
     "list_share": ("Contains a list", "share"),
     "templated_share": ("Templated phrase", "share"),
     "question_share": ("Asks a question", "share"),
-    "length_tokens": ("Length", "tokens"),
+    "repeats_history_share": ("Repeats an earlier turn", "share"),
 }
+"""Length comes first, as in §2.4.4."""
 STAGE_ORDER = ("production", "sft", "dpo", "rl")
 
 
@@ -105,6 +107,8 @@ def build_report(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Gener
         if is_done(store, stage.ref)
     }
     recipe = plan.parsed_recipe()
+    shifts = _feature_shifts(details["features_by_stage"])
+    shown = {shift.feature for shift in shifts}
     return GenerationReport(
         flywheel=plan.flywheel,
         generation=plan.generation,
@@ -115,7 +119,10 @@ def build_report(store: Store, plan: PinnedPlan, policy: ReleasePolicy) -> Gener
         metrics=metrics,
         verdicts=tuple(run_gates(metrics, policy)),
         decision=_decision(store, plan),
-        feature_shifts=_feature_shifts(details["features_by_stage"]),
+        feature_shifts=shifts,
+        features_not_measured=tuple(
+            label for feature, (label, _) in FEATURE_LABELS.items() if feature not in shown
+        ),
         annotation=summarise_annotation(manifests),
         conversations=tuple(_conversation(row) for row in details["side_by_side"]),
         hidden_effect=_hidden_effect(details["true_effect"]),

@@ -175,6 +175,7 @@ class GenerationReport(ReportRecord):
     verdicts: tuple[Verdict, ...]
     decision: Decision | None = None
     feature_shifts: tuple[FeatureShift, ...] = ()
+    features_not_measured: tuple[str, ...] = ()
     annotation: AnnotationSummary | None = None
     conversations: tuple[SideBySide, ...] = Field(default=(), max_length=MAX_CONVERSATIONS)
     hidden_effect: HiddenEffect | None = None

@@ -1,5 +1,7 @@
 """Simulated annotators: who they are, the ceilings they keep, chats, and the whole stage."""
 
+import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,17 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 from annotation_samples import world_rows, world_tasks
+from transformers import AutoTokenizer
 
 from flywheel_core.annotation.chats import goes_on_with, hold_chats
 from flywheel_core.annotation.questions import question_set
 from flywheel_core.annotation.reviews import check_reviews, judgements
 from flywheel_core.annotation.sources import RatedTurns, annotation_source, chat_partner
 from flywheel_core.engines.base import Completion
-from flywheel_core.engines.config import SamplingConfig
+from flywheel_core.engines.config import EngineConfig, SamplingConfig
+from flywheel_core.engines.rendering import encode, render_prompt
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.jobs.annotate import Config, run
+from flywheel_core.parents import BUILTIN_TINY
 from flywheel_core.recipe import load_recipe
-from flywheel_core.records import PAIRS, PROMPTS, REVIEWS, REWRITES, read_table, write_table
+from flywheel_core.records import (
+    PAIRS,
+    PROMPTS,
+    REVIEWS,
+    REWRITES,
+    TRAFFIC,
+    read_table,
+    write_table,
+)
 from flywheel_core.world.annotators import PEOPLE, Person, SimulatedAnnotators
 from flywheel_core.world.answers import sample_response
 from flywheel_core.world.contexts import context_of
@@ -159,9 +172,13 @@ class FakeContext:
     output: Path
     recipe: Any
     seed: int = 11
+    max_model_len: int = 2048
 
     def __post_init__(self) -> None:
-        self.engines = SimpleNamespace(generator=lambda model: WorldGenerator(model.parent.name))
+        self.engines = SimpleNamespace(
+            generator=lambda model: WorldGenerator(model.parent.name),
+            config=EngineConfig(device="cpu", max_model_len=self.max_model_len),
+        )
         self.plan = SimpleNamespace(parsed_recipe=lambda: self.recipe)
         ref = SimpleNamespace(flywheel="tiny", stage="annotate", key="abc", generation=1)
         self.stage = SimpleNamespace(ref=ref)
@@ -173,6 +190,10 @@ class FakeContext:
 def stage_inputs(tmp_path: Path) -> dict[str, Path]:
     inputs = {name: tmp_path / name for name in ("curate", "production", "base")}
     inputs["production"].mkdir()
+    model = Path(shutil.copytree(BUILTIN_TINY, inputs["production"] / "model"))
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").unlink()
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
     (inputs["production"] / "details.json").write_text(
         '{"judged": {"candidate": {"false_refusal": 0.3}, "production": {"false_refusal": 0.1}}}'
     )
@@ -256,6 +277,82 @@ def test_rewrites_are_alternatives_and_one_without_its_marker_is_dropped(tmp_pat
     rewrites = {row["response_1"] for row in rows if row["policy_1"] == "rewrite-1"}
     assert rewrites == {"What about you?"}
     assert made_by["rewrite-1"] + output.metrics["dropped_pairs"]["empty"] == 60
+    assert output.metrics["not_as_asked"] == {}
+
+
+def test_what_the_recipe_asks_for_and_does_not_get_is_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Chats beyond the prompts there are, and several readers of a rating."""
+    inputs = stage_inputs(tmp_path)
+    path = inputs["curate"] / "prompts.parquet"
+    rows = read_table(path, PROMPTS).to_pylist()
+    few = [row for row in rows if row["surface"] == "user"][:60]
+    few += [row for row in rows if row["surface"] == "internal"][:3]
+    for internal, kept in ((3, few), (0, few[:60])):
+        path.unlink()
+        write_table(path, kept, PROMPTS)
+        context = FakeContext(tmp_path / f"out-{internal}", load_recipe("smoke"))
+        context.output.mkdir()
+        config = section(interactive_chats=5, steerability_chats=4)
+        with caplog.at_level("WARNING"):
+            output = run(config, inputs, context)  # type: ignore[arg-type]
+        assert output.metrics["not_as_asked"] == {
+            "interactive_chats_without_prompt": 5 - internal,
+            "steerability_chats_without_prompt": 4 - internal,
+        }
+        assert f"interactive_chats_without_prompt {5 - internal}" in caplog.text
+    inputs["traffic"] = tmp_path / "traffic"
+    blank = dict.fromkeys(("continue_10min", "love", "thumb_down", "feedback"))
+    liked = [row | blank | {"row_id": row["prompt_id"], "thumb_up": True} for row in few]
+    write_table(inputs["traffic"] / "traffic.parquet", liked, TRAFFIC)
+    for num_annotators, said in ((3, {"annotators_without_effect": 2}), (1, {})):
+        context = FakeContext(tmp_path / f"rated-{num_annotators}", load_recipe("smoke"))
+        context.output.mkdir()
+        config = section(
+            source="signals",
+            targeted_share=0,
+            num_annotators=num_annotators,
+            interactive_chats=0,
+            steerability_chats=0,
+        )
+        output = run(config, inputs, context)  # type: ignore[arg-type]
+        assert output.metrics["not_as_asked"] == said
+        assert output.row_counts["user"] > 0
+
+
+def test_a_rewrite_that_is_too_long_for_the_model_leaves_its_place_to_the_pool(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The question takes about 250 tokens beside a context of 20 to 80: some have room, some not,
+    and at the tiny recipe's 256 none has. Nothing longer than the model's context is asked."""
+    inputs = stage_inputs(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(inputs["production"] / "model")
+    config = section(rewrite_share=0.5, interactive_chats=0, steerability_chats=0)
+    for room, some in ((330, True), (256, False)):
+        context = FakeContext(tmp_path / f"out-{room}", load_recipe("smoke"), max_model_len=room)
+        context.output.mkdir()
+        asked: list[int] = []
+
+        class Measured(WorldGenerator):
+            def generate(self, prompts: list[Any], sampling: SamplingConfig, **_: Any) -> Any:
+                texts = [render_prompt(tokenizer, messages) for messages in prompts]
+                asked.extend(len(ids) for ids in encode(tokenizer, texts))  # noqa: B023
+                return super().generate(prompts, sampling)
+
+        context.engines.generator = lambda model, made=Measured: made(model.parent.name)
+        with caplog.at_level("WARNING"):
+            output = run(config, inputs, context)  # type: ignore[arg-type]
+        too_long = output.metrics["not_as_asked"]["rewrites_too_long"]
+        assert 0 < too_long < 60 if some else too_long == 60
+        assert f"rewrites_too_long {too_long}" in caplog.text
+        assert max(asked) <= room - config.annotation.sampling.max_tokens
+        names = ("pairs_user.parquet", "pairs_internal.parquet")
+        rows = [row for name in names for row in read_table(context.output / name).to_pylist()]
+        made_by = Counter(row["policy_1"] for row in rows)
+        assert bool(made_by["rewrite-1"]) == some
+        assert abs(made_by["production"] - made_by["base"]) < 15
+        assert len(rows) + sum(output.metrics["dropped_pairs"].values()) == 120
 
 
 def test_people_are_waited_for_with_the_tasks_put_out_and_their_labels_taken(

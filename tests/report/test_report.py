@@ -2,12 +2,16 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from report_samples import clean_report, overfit_report
 
-from flywheel_core.release.policy import ArtifactBand
+from flywheel_core.deployment import DEFAULT_POLICY
+from flywheel_core.recipe import load_recipe
+from flywheel_core.release.policy import ArtifactBand, load_policy
 from flywheel_core.report import charts
+from flywheel_core.report.build import build_report
 from flywheel_core.report.charts import Scale, duration, feature_chart, matrix_chart
 from flywheel_core.report.model import (
     FeatureShift,
@@ -18,6 +22,8 @@ from flywheel_core.report.model import (
 from flywheel_core.report.render import evidence_text, render_report
 from flywheel_core.rewards.changes import Outcome
 from flywheel_core.rewards.ledger import Ledger, Measured, extend
+from flywheel_core.store import LocalStore
+from tests.airflow.airflow_seeds import seeded_climb
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -174,6 +180,29 @@ def test_feature_charts_mark_what_left_its_band() -> None:
     )
     flat = feature_chart(zeros, ArtifactBand(max_ratio=1.5))
     assert flat.marks[0].y == flat.baseline
+
+
+def test_a_feature_without_a_mean_at_every_stage_is_said_to_be_missing() -> None:
+    report = clean_report()
+    assert "Not measured in every stage" not in render_report(report)
+    missing = report.model_copy(update={"features_not_measured": ("Length", "Repeats")})
+    for one in (missing, missing.model_copy(update={"feature_shifts": ()})):
+        assert "Not measured in every stage: Length, Repeats." in render_report(one)
+
+
+def test_a_climb_that_measured_less_says_what_it_lacks(tmp_path: Path) -> None:
+    """The seeded evaluation holds length, lists, emoji and templated phrases only."""
+    store = LocalStore(str(tmp_path))
+    plan = seeded_climb(
+        store, load_recipe("tiny_cpu"), DEFAULT_POLICY, "run", internal=1160, user=1180
+    )
+    report = build_report(store, plan, load_policy(DEFAULT_POLICY))
+    assert report.feature_shifts[0].label == "Length"
+    assert report.features_not_measured == (
+        "Contains emoji",
+        "Asks a question",
+        "Repeats an earlier turn",
+    )
 
 
 def test_numbers_read_well() -> None:
