@@ -100,7 +100,7 @@ def with_reviews(table: pa.Table, reviews: Reviews) -> pa.Table:
     votes, held_out = table.column("votes").to_pylist(), table.column("held_out").to_pylist()
     if reviews == "unanimous":
         kept = [out or has_consensus(cast) for cast, out in zip(votes, held_out, strict=True)]
-        return table.filter(pa.array(kept))
+        return table.filter(pa.array(kept, pa.bool_()))
     names = table.column("prompt_id").to_pylist()
     chosen = [_chosen(name, cast) for name, cast in zip(names, votes, strict=True)]
     targets = [

@@ -118,6 +118,13 @@ def test_training_labels_are_the_variants_of_section_3_4_1() -> None:
     assert with_reviews(table, "single").equals(with_reviews(table, "single"))
 
 
+@pytest.mark.parametrize("reviews", ["all", "single", "unanimous"])
+def test_a_surface_without_pairs_has_no_training_rows(reviews: Any) -> None:
+    found = Batch(1, table_of()).training(reviews)
+    assert found.num_rows == 0
+    assert found.schema == Batch(1, table_of(pair(1, [1]))).training(reviews).schema
+
+
 def test_training_rows_say_whether_three_agreed_and_not_their_target() -> None:
     """One review alone and an adjudicated split have targets of 0 or 1 too."""
     votes = ([1, 1, 1], [1], [1, 0, 1], [0, 0, 0])
