@@ -83,7 +83,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "reward_models",
-        2,
+        3,
         ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",

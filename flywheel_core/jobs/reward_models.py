@@ -31,7 +31,7 @@ from flywheel_core.jobs.answers import (
     score_pairs_or_nan,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.jobs.preference_batches import Batch, read_batches
+from flywheel_core.jobs.preference_batches import Training, read_batches, training_rows
 from flywheel_core.jobs.reward_ledger import write_ledger
 from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
 from flywheel_core.rewards.ledger import summary
@@ -70,7 +70,11 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         surface: read_batches(inputs, context.plan.generation, surface, erasures)
         for surface in SURFACES
     }
-    specs = _preference_specs(section, batches, context.work)
+    training = {
+        surface: training_rows(mine, section.reviews, section.earlier_batches_max)
+        for surface, mine in batches.items()
+    }
+    specs = _preference_specs(section, training, context.work)
     start = inputs[SIGNAL_BASE] / "model" if SIGNAL_BASE in inputs else None
     specs += [
         replace(spec, model_dir=start) for spec in _signal_specs(section, traffic, context.work)
@@ -101,6 +105,9 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
         {
             "models": result.reports,
+            "pairs_held_out_by_another_batch": {
+                surface: found.num_left_out for surface, found in training.items()
+            },
             "ledger": summary(ledger),
             "signals": {
                 name: {key: report[key] for key in ("auc", "ece", "base_rate", "summary")}
@@ -114,23 +121,16 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
 
 
 def _preference_specs(
-    section: RewardModelsSection, batches: Mapping[Surface, Sequence[Batch]], work: Path
+    section: RewardModelsSection, training: Mapping[Surface, Training], work: Path
 ) -> list[RewardModelSpec]:
     specs = []
     for surface, name in POINTWISE.items():
-        table = _training_table(section, batches[surface])
+        table = training[surface].table
         if table.num_rows >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
             if surface == "user":
                 specs.append(_spec(PAIRWISE, section.pairwise, table, work))
     return specs
-
-
-def _training_table(section: RewardModelsSection, batches: Sequence[Batch]) -> pa.Table:
-    """This generation's pairs, and those of the earlier ones that the recipe takes."""
-    most = section.earlier_batches_max
-    taken = batches if most is None else batches[-(most + 1) :]
-    return pa.concat_tables([batch.training(section.reviews) for batch in taken])
 
 
 def _signal_specs(

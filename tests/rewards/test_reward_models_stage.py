@@ -129,6 +129,7 @@ def test_a_second_generation_learns_from_both_batches(
     assert trained["signal_love"].model_dir == tmp_path / "small" / "model"
     assert trained["pairwise_user"].model_dir is None
     assert told.metrics["signals_without_model"] == []
+    assert told.metrics["pairs_held_out_by_another_batch"] == {"internal": 0, "user": 0}
 
 
 def test_the_artifact_holds_ledger_signals_and_standards(
