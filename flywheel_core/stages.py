@@ -84,7 +84,7 @@ CLIMB: tuple[Stage, ...] = (
     Stage(
         "reward_models",
         3,
-        ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
+        ("annotate", "curate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),
