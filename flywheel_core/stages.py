@@ -83,8 +83,8 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "reward_models",
-        2,
-        ("annotate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
+        3,
+        ("annotate", "curate", "traffic", BASE, SIGNAL_BASE, BATCH, PRIOR, ERASURES),
         _section("reward_models"),
         "pre-herding: preference and user-signal models",
     ),

@@ -1,7 +1,7 @@
 """Annotated pairs of this generation and of those before it, as training rows and as consensus."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from flywheel_core.annotation.adjudication import has_consensus
+from flywheel_core.annotation.pairs import held_out_unit
 from flywheel_core.erasure.users import Erasures, without_erased
 from flywheel_core.errors import InputDataError
 from flywheel_core.records import PAIRS, Surface, missing_columns, read_table
@@ -57,6 +58,10 @@ class Batch:
                 found.setdefault(workflow, []).append(row)
         return dict(sorted(found.items()))
 
+    def held_out_units(self) -> set[str]:
+        rows = self.table.select(["held_out", "user_id", "conversation_id"]).to_pylist()
+        return {held_out_unit(row) for row in rows if row["held_out"]}
+
     def num_without_consensus(self) -> int:
         """Held-out pairs that the rule sets aside."""
         held_out: list[bool] = self.table.column("held_out").to_pylist()
@@ -81,6 +86,33 @@ def read_batches(
     return batches
 
 
+@dataclass(frozen=True)
+class Training:
+    """Rows of `Batch.training`, held-out ones among them, and how many training rows were left out
+    because another batch holds out their user or conversation."""
+
+    table: pa.Table
+    num_left_out: int
+
+
+def training_rows(
+    batches: Sequence[Batch], reviews: Reviews, earlier_batches_max: int | None
+) -> Training:
+    """The newest batch's pairs, and those of the earlier ones that the recipe takes.
+
+    A batch was split by its own climb's `annotation.held_out_share`. A unit that any batch holds
+    out, taken or not, trains nothing: the ledger measures on every batch.
+    """
+    taken = batches if earlier_batches_max is None else batches[-(earlier_batches_max + 1) :]
+    table = pa.concat_tables([batch.training(reviews) for batch in taken])
+    held_out = {unit for batch in batches for unit in batch.held_out_units()}
+    kept = [
+        row["held_out"] or held_out_unit(row) not in held_out
+        for row in table.select(["held_out", "user_id", "conversation_id"]).to_pylist()
+    ]
+    return Training(table.filter(pa.array(kept, pa.bool_())), kept.count(False))
+
+
 def _require_columns(path: Path, table: pa.Table) -> None:
     faults = missing_columns(table.schema, pa.schema(COLUMNS))
     if faults:
@@ -100,7 +132,7 @@ def with_reviews(table: pa.Table, reviews: Reviews) -> pa.Table:
     votes, held_out = table.column("votes").to_pylist(), table.column("held_out").to_pylist()
     if reviews == "unanimous":
         kept = [out or has_consensus(cast) for cast, out in zip(votes, held_out, strict=True)]
-        return table.filter(pa.array(kept))
+        return table.filter(pa.array(kept, pa.bool_()))
     names = table.column("prompt_id").to_pylist()
     chosen = [_chosen(name, cast) for name, cast in zip(names, votes, strict=True)]
     targets = [

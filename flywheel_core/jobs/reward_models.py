@@ -3,9 +3,9 @@
 One pointwise model from internal batches and one from user batches, a pairwise one from user
 batches, and the user-signal models. Preference models start from the base every time and learn
 from all batches so far, as §3.4's do; the ledger says what each has gained and lost. A surface
-without pairs has no model, and the gates will say that its evidence is missing. Every signal model
-is reported on with its calibration and the four biases of §3.5.5, because they are why signals
-rank rejection samples and never guide RL.
+without pairs has no model, and the gates will say that its evidence is missing. Signal models learn
+from turns apart from the evaluation prompts, and every one is reported on with its calibration and
+the four biases of §3.5.5, because they are why signals rank rejection samples and never guide RL.
 """
 
 import json
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_core.annotation.pairs import held_out_unit, is_held_out
+from flywheel_core.curation.splits import EVALUATION_SPLITS, unit_of
 from flywheel_core.engines.checkpoint import require_same_tokenizer
 from flywheel_core.erasure.users import of_inputs, without_erased
 from flywheel_core.errors import InputDataError
@@ -31,9 +32,9 @@ from flywheel_core.jobs.answers import (
     score_pairs_or_nan,
 )
 from flywheel_core.jobs.base import StageContext, StageOutput, main, publish
-from flywheel_core.jobs.preference_batches import Batch, read_batches
+from flywheel_core.jobs.preference_batches import Training, read_batches, training_rows
 from flywheel_core.jobs.reward_ledger import write_ledger
-from flywheel_core.records import SURFACES, TRAFFIC, Surface, read_table
+from flywheel_core.records import PROMPTS, SURFACES, TRAFFIC, Surface, read_table
 from flywheel_core.rewards.ledger import summary
 from flywheel_core.rewards.signal_report import PREFIX, base_rates, report_signal
 from flywheel_core.sampling.rejection import Standard
@@ -70,10 +71,16 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         surface: read_batches(inputs, context.plan.generation, surface, erasures)
         for surface in SURFACES
     }
-    specs = _preference_specs(section, batches, context.work)
+    training = {
+        surface: training_rows(mine, section.reviews, section.earlier_batches_max)
+        for surface, mine in batches.items()
+    }
+    specs = _preference_specs(section, training, context.work)
     start = inputs[SIGNAL_BASE] / "model" if SIGNAL_BASE in inputs else None
+    prompts = without_erased(read_table(inputs["curate"] / "prompts.parquet", PROMPTS), erasures)
+    apart = _apart_from_evaluation(traffic, prompts)
     specs += [
-        replace(spec, model_dir=start) for spec in _signal_specs(section, traffic, context.work)
+        replace(spec, model_dir=start) for spec in _signal_specs(section, apart, context.work)
     ]
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
@@ -101,6 +108,10 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
         {spec.name: pq.read_metadata(spec.train_path).num_rows for spec in specs},
         {
             "models": result.reports,
+            "pairs_held_out_by_another_batch": {
+                surface: found.num_left_out for surface, found in training.items()
+            },
+            "turns_on_the_evaluation_side": traffic.num_rows - apart.num_rows,
             "ledger": summary(ledger),
             "signals": {
                 name: {key: report[key] for key in ("auc", "ece", "base_rate", "summary")}
@@ -114,11 +125,11 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
 
 
 def _preference_specs(
-    section: RewardModelsSection, batches: Mapping[Surface, Sequence[Batch]], work: Path
+    section: RewardModelsSection, training: Mapping[Surface, Training], work: Path
 ) -> list[RewardModelSpec]:
     specs = []
     for surface, name in POINTWISE.items():
-        table = _training_table(section, batches[surface])
+        table = training[surface].table
         if table.num_rows >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
             if surface == "user":
@@ -126,11 +137,19 @@ def _preference_specs(
     return specs
 
 
-def _training_table(section: RewardModelsSection, batches: Sequence[Batch]) -> pa.Table:
-    """This generation's pairs, and those of the earlier ones that the recipe takes."""
-    most = section.earlier_batches_max
-    taken = batches if most is None else batches[-(most + 1) :]
-    return pa.concat_tables([batch.training(section.reviews) for batch in taken])
+def _apart_from_evaluation(traffic: pa.Table, prompts: pa.Table) -> pa.Table:
+    """The turns of nobody, and of no conversation, that `stop`, `select` or `gate` has a prompt of:
+    what is sampled for evaluation and for training is kept apart (§2.5.1)."""
+    columns = ["user_id", "conversation_id"]
+    chosen = prompts.filter(pc.is_in(prompts.column("split"), pa.array(EVALUATION_SPLITS)))
+    evaluated = chosen.select(columns).to_pylist()
+    units = {unit_of(row) for row in evaluated}
+    conversations = {row["conversation_id"] for row in evaluated}
+    apart = [
+        unit_of(row) not in units and row["conversation_id"] not in conversations
+        for row in traffic.select(columns).to_pylist()
+    ]
+    return traffic.filter(pa.array(apart, pa.bool_()))
 
 
 def _signal_specs(

@@ -18,7 +18,12 @@ from flywheel_core.engines.fake import FakeScorer
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.erasure.users import NOBODY
 from flywheel_core.errors import InputDataError
-from flywheel_core.jobs.preference_batches import Batch, read_batches, with_reviews
+from flywheel_core.jobs.preference_batches import (
+    Batch,
+    read_batches,
+    training_rows,
+    with_reviews,
+)
 from flywheel_core.jobs.reward_ledger import read_ledger, write_ledger
 from flywheel_core.plan import PinnedPlan
 from flywheel_core.recipe import RECIPE_FOLDER, parse_recipe
@@ -118,6 +123,13 @@ def test_training_labels_are_the_variants_of_section_3_4_1() -> None:
     assert with_reviews(table, "single").equals(with_reviews(table, "single"))
 
 
+@pytest.mark.parametrize("reviews", ["all", "single", "unanimous"])
+def test_a_surface_without_pairs_has_no_training_rows(reviews: Any) -> None:
+    found = Batch(1, table_of()).training(reviews)
+    assert found.num_rows == 0
+    assert found.schema == Batch(1, table_of(pair(1, [1]))).training(reviews).schema
+
+
 def test_training_rows_say_whether_three_agreed_and_not_their_target() -> None:
     """One review alone and an adjudicated split have targets of 0 or 1 too."""
     votes = ([1, 1, 1], [1], [1, 0, 1], [0, 0, 0])
@@ -163,14 +175,27 @@ def test_a_batch_of_an_older_flywheel_is_read_and_a_foreign_file_is_not(tmp_path
 
 @pytest.mark.parametrize(("most", "taken"), [(None, [1, 2, 3]), (1, [2, 3]), (0, [3])])
 def test_a_recipe_may_bound_how_many_batches_train(most: int | None, taken: list[int]) -> None:
-    from flywheel_core.jobs.reward_models import _training_table
-
-    data: dict[str, Any] = yaml.safe_load((RECIPE_FOLDER / "tiny_cpu.yaml").read_text())
-    data["reward_models"]["earlier_batches_max"] = most
-    section = parse_recipe(data, "test").reward_models
     batches = [Batch(number, table_of(pair(number, [1, 1, 1]))) for number in (1, 2, 3)]
-    found = _training_table(section, batches).column("prompt_id").to_pylist()
-    assert found == [f"p{number}" for number in taken]
+    found = training_rows(batches, "all", most)
+    assert found.table.column("prompt_id").to_pylist() == [f"p{number}" for number in taken]
+    assert found.num_left_out == 0
+
+
+@pytest.mark.parametrize("most", [None, 0])
+def test_who_is_held_out_in_one_batch_trains_in_none(most: int | None) -> None:
+    """The held-out share was raised after the first batch, and lowered after the second."""
+    first = [pair(1, [1], user_id="u1", held_out=False), pair(2, [1], user_id="u2", held_out=True)]
+    second = [
+        pair(3, [1], user_id="u1", held_out=True),
+        pair(4, [1], user_id="u2", held_out=False),
+        pair(5, [1], user_id="u3", held_out=False),
+        pair(6, [1], conversation_id="u1", held_out=False, user_id="u4"),
+    ]
+    batches = [Batch(1, table_of(*first)), Batch(2, table_of(*second))]
+    found = training_rows(batches, "all", most)
+    names = found.table.column("prompt_id").to_pylist()
+    assert names == (["p2"] if most is None else []) + ["p3", "p5", "p6"]
+    assert found.num_left_out == (2 if most is None else 1)
 
 
 def test_both_models_are_scored_on_the_same_pairs(

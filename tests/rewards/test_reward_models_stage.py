@@ -20,7 +20,7 @@ from flywheel_core.engines.pool import EnginePool
 from flywheel_core.jobs import reward_models
 from flywheel_core.parents import BUILTIN_TINY
 from flywheel_core.recipe import RECIPE_FOLDER, parse_recipe
-from flywheel_core.records import PAIRS, SIGNALS, TRAFFIC, read_table, write_table
+from flywheel_core.records import PAIRS, PROMPTS, SIGNALS, TRAFFIC, read_table, write_table
 from flywheel_core.rewards.ledger import Ledger
 from flywheel_core.training.rewards import RewardModelSpec, RewardTrainingResult
 from flywheel_core.world.answers import sample_response
@@ -58,6 +58,17 @@ def traffic(folder: Path) -> Path:
         for index, (draft, text) in enumerate(zip(drafts, said, strict=True))
     ]
     write_table(folder / "traffic.parquet", rows, TRAFFIC)
+    return folder
+
+
+def curated(folder: Path, *chosen: tuple[str, dict[str, Any]]) -> Path:
+    """A curate artifact: a prompt of each split and turn."""
+    rows = [
+        {field.name: row.get(field.name) for field in PROMPTS}
+        | {"prompt_id": f"p{n}", "split": split, "source_key": "k", "reason": "x"}
+        for n, (split, row) in enumerate(chosen)
+    ]
+    write_table(folder / "prompts.parquet", rows, PROMPTS)
     return folder
 
 
@@ -100,11 +111,21 @@ def run_stage(tmp_path: Path, inputs: dict[str, Path], generation: int, **sectio
     return reward_models.run(config, inputs, context), output
 
 
+def given(tmp_path: Path, annotated: Path) -> dict[str, Path]:
+    """The inputs of a first generation, none of whose turns was chosen for evaluation."""
+    return {
+        "traffic": traffic(tmp_path / "t"),
+        "curate": curated(tmp_path / "c"),
+        "base": tmp_path / "base",
+        "annotate": annotated,
+    }
+
+
 def test_a_second_generation_learns_from_both_batches(
     tmp_path: Path, trained: dict[str, RewardModelSpec]
 ) -> None:
     first, second = pairs(tmp_path / "a1", 250, 61), pairs(tmp_path / "a2", 250, 71)
-    inputs = {"traffic": traffic(tmp_path / "t"), "base": tmp_path / "base", "annotate": first}
+    inputs = given(tmp_path, first)
     told, output = run_stage(tmp_path, inputs, 1, signals=list(SIGNALS))
     alone = told.row_counts["pointwise_user"]
     for name in ("base", "small"):
@@ -129,13 +150,14 @@ def test_a_second_generation_learns_from_both_batches(
     assert trained["signal_love"].model_dir == tmp_path / "small" / "model"
     assert trained["pairwise_user"].model_dir is None
     assert told.metrics["signals_without_model"] == []
+    assert told.metrics["pairs_held_out_by_another_batch"] == {"internal": 0, "user": 0}
 
 
 def test_the_artifact_holds_ledger_signals_and_standards(
     tmp_path: Path, trained: dict[str, RewardModelSpec]
 ) -> None:
     first, second = pairs(tmp_path / "a1", 250, 61), pairs(tmp_path / "a2", 250, 71)
-    inputs = {"traffic": traffic(tmp_path / "t"), "base": tmp_path / "base", "annotate": first}
+    inputs = given(tmp_path, first)
     _, prior = run_stage(tmp_path, inputs, 1)
     inputs |= {"annotate": second, "batch-0001": first, "prior": prior}
     told, output = run_stage(tmp_path, inputs, 2)
@@ -162,6 +184,32 @@ def test_the_artifact_holds_ledger_signals_and_standards(
         "pointwise_internal", "pointwise_user", "signal_continue_10min", "signal_thumb_up",
     }  # fmt: skip
     assert (output / "ledger.svg").is_file()
+
+
+def test_signal_models_learn_nothing_of_whom_the_evaluation_asks(
+    tmp_path: Path, trained: dict[str, RewardModelSpec]
+) -> None:
+    """A user of a gate prompt is left out in all conversations, and so are the conversations of
+    `stop` and `select`; a user of a training prompt is not."""
+    inputs = given(tmp_path, pairs(tmp_path / "a1", 250, 61))
+    rows = read_table(inputs["traffic"] / "traffic.parquet").to_pylist()
+    for number, row in enumerate(rows):
+        row["user_id"] = f"u{number % 600}" if number % 4 else None
+        row["conversation_id"] = f"c{number}"
+    rows[5]["conversation_id"] = rows[4]["conversation_id"]  # a user joins nobody's conversation
+    write_table(inputs["traffic"] / "traffic.parquet", rows, TRAFFIC)
+    chosen = [("gate", rows[1]), ("stop", rows[4]), ("select", rows[8]), ("rl", rows[2])]
+    inputs["curate"] = curated(tmp_path / "chosen", *chosen)
+    told, _ = run_stage(tmp_path, inputs, 1, signals=["love"], signal_rows_max=NUM_TURNS)
+    spec = trained["signal_love"]
+    seen = [
+        row["row_id"]
+        for path in (spec.train_path, spec.held_out_path)
+        for row in read_table(path).to_pylist()
+    ]
+    left_out = {rows[number]["row_id"] for number in (1, 601, 1201, 4, 5, 8)}
+    assert sorted(seen) == sorted({row["row_id"] for row in rows} - left_out)
+    assert told.metrics["turns_on_the_evaluation_side"] == len(left_out)
 
 
 def _rows(folder: Path, surface: str) -> list[dict[str, Any]]:
