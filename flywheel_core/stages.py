@@ -76,7 +76,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "annotate",
-        3,
+        4,
         ("curate", "traffic", PRODUCTION, BASE, POOL, ERASURES),
         _section("annotation"),
         "pairs of responses, judged by annotators",
@@ -128,7 +128,7 @@ CLIMB: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate",
-        2,
+        3,
         ("sft", "dpo", "rl", "curate", "traffic", "reward_models", PRODUCTION),
         _section("evaluation"),
         "select the checkpoint, then measure it on the gate's own prompts",
