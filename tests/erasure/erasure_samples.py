@@ -71,6 +71,7 @@ def make_recipe(base: Path) -> Recipe:
                 "embedder": "hash",
                 "prompts_per_surface": dict.fromkeys(SPLITS, 20),
             },
+            "study": {"name": "readers", "allows": ["user_signals_in_rl"]},
             "annotation": {"source": "signals", "sampling": sampling},
             "reward_models": {
                 "preference": {**training, "kind": "pointwise"},
