@@ -17,9 +17,10 @@ from flywheel_core.engines.fake import FakeScorer
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs import rejection_sampling, reward_models
-from flywheel_core.jobs.reward_models import SIGNAL_HELD_OUT_SHARE
+from flywheel_core.jobs.preference_batches import Training
+from flywheel_core.jobs.reward_models import MIN_PAIRS, SIGNAL_HELD_OUT_SHARE
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, parse_recipe
-from flywheel_core.records import PROMPTS, write_table
+from flywheel_core.records import PROMPTS, Surface, write_table
 from flywheel_core.stages import stage_named
 
 
@@ -75,6 +76,21 @@ def test_a_signal_needs_enough_rows_after_the_split(tmp_path: Path) -> None:
 
     assert found(170) == 0, "170 rows of which a fifth is held out are fewer than 160"
     assert found(260) == 1
+
+
+def test_a_preference_model_needs_enough_pairs_after_the_split(tmp_path: Path) -> None:
+    def found(num_trained: int, num_held_out: int) -> set[str]:
+        held_out = [False] * num_trained + [True] * num_held_out
+        table = pa.table({"held_out": pa.array(held_out, pa.bool_())})
+        training: dict[Surface, Training] = {
+            "internal": Training(table.slice(0, 0), 0),
+            "user": Training(table, 0),
+        }
+        made = reward_models._preference_specs(tiny().reward_models, training, tmp_path)
+        return {spec.name for spec in made}
+
+    assert found(MIN_PAIRS - 1, 30) == set()
+    assert found(MIN_PAIRS, 0) == {"pointwise_user", "pairwise_user"}
 
 
 @pytest.mark.parametrize("broken", ["pointwise_user", "pairwise_user", "signal_thumb_up"])
