@@ -46,6 +46,8 @@ from flywheel_core.training.rewards import RewardModelSpec, run_reward_models
 SIGNALS_FILE = "signals.json"
 PAIRWISE = "pairwise_user"
 MIN_PAIRS = 50
+"""To train on, besides the held-out ones."""
+
 MIN_SIGNAL_ROWS = 160
 """Labelled turns to train on, of both classes, besides the held-out ones."""
 
@@ -84,8 +86,8 @@ def run(config: Config, inputs: Mapping[str, Path], context: StageContext) -> St
     ]
     if not any(spec.name.startswith("pointwise_") for spec in specs):
         raise InputDataError(
-            f"no surface has {MIN_PAIRS} annotated pairs, so no preference model can be trained; "
-            "look at the annotate stage's row counts and its dropped pairs"
+            f"no surface has {MIN_PAIRS} annotated pairs to train on, so there is no preference "
+            "model; look at the annotate stage's row counts and its dropped pairs"
         )
     result = run_reward_models(
         specs,
@@ -130,7 +132,8 @@ def _preference_specs(
     specs = []
     for surface, name in POINTWISE.items():
         table = training[surface].table
-        if table.num_rows >= MIN_PAIRS:
+        num_trained = pc.sum(pc.invert(table.column("held_out")), min_count=0).as_py()
+        if num_trained >= MIN_PAIRS:
             specs.append(_spec(name, section.preference, table, work))
             if surface == "user":
                 specs.append(_spec(PAIRWISE, section.pairwise, table, work))

@@ -1,4 +1,4 @@
-"""How well a reward model does on rows it has not seen; NumPy only.
+"""How well a reward model does on rows it has not seen; light, without torch.
 
 Logits are raw; targets are shares of votes or labels, in [0, 1]. `None` means that the rows do
 not say (no decided pair, one class only).
@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel_core.rewards.ledger import correctness
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
 def pair_report(logits: Floats, targets: Floats, consensus: Bools) -> dict[str, Any]:
-    """Of pairs [n]: accuracy on unanimous pairs and on all decided ones, log loss of all.
+    """Of pairs [n]: accuracy on unanimous pairs and on all decided ones, log loss of all. A tied
+    score counts one half, as in the ledger.
 
     `logits` are for the first response against the second. `consensus` marks the pairs on which
     three annotators agree (§3.4.1); a target of 0 or 1 does not say so: it may be one person's
     review, or an adjudicated split.
     """
     decided = targets != 0.5
-    right = (logits > 0) == (targets > 0.5)
+    right = correctness(logits, targets > 0.5)
     return {
         "accuracy": _mean(right[decided]),
         "accuracy_unanimous": _mean(right[consensus]),

@@ -107,6 +107,16 @@ def test_patch_takes_pairs_with_one_faulty_response_that_lost() -> None:
     assert patch_rows(rows, limit=0) == []
 
 
+def test_the_patch_takes_nobody_who_is_held_out() -> None:
+    lost = Judgement((1, 1, 0), {"false_refusal_1": True})
+    kept, held_out = (
+        pair_row(draft(said, "bad"), lost, share)
+        for said, share in (("kept", 0.0), ("held out", 1.0))
+    )
+    patch = patch_rows([held_out, kept], limit=10)
+    assert [row["response_0"] for row in patch] == ["kept"]
+
+
 def test_a_tie_is_no_preference_for_the_patch_and_rewrites_take_half_of_it() -> None:
     tied = pair_row(draft("good", "bad"), Judgement((TIE_VOTE,), {"false_refusal_1": True}), 0.0)
     assert patch_rows([tied], limit=10) == []

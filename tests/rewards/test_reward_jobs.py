@@ -17,10 +17,12 @@ from flywheel_core.engines.fake import FakeScorer
 from flywheel_core.engines.pool import EnginePool
 from flywheel_core.errors import InputDataError
 from flywheel_core.jobs import rejection_sampling, reward_models
-from flywheel_core.jobs.reward_models import SIGNAL_HELD_OUT_SHARE
+from flywheel_core.jobs.preference_batches import Training
+from flywheel_core.jobs.reward_models import MIN_PAIRS, SIGNAL_HELD_OUT_SHARE
 from flywheel_core.recipe import RECIPE_FOLDER, Recipe, parse_recipe
-from flywheel_core.records import PROMPTS, write_table
+from flywheel_core.records import PROMPTS, Surface, write_table
 from flywheel_core.stages import stage_named
+from flywheel_core.training.rewards import RewardModelSpec
 
 
 def tiny(**sections: dict[str, Any]) -> Recipe:
@@ -75,6 +77,79 @@ def test_a_signal_needs_enough_rows_after_the_split(tmp_path: Path) -> None:
 
     assert found(170) == 0, "170 rows of which a fifth is held out are fewer than 160"
     assert found(260) == 1
+
+
+def test_a_signal_holds_out_users_whole(tmp_path: Path) -> None:
+    """Every user has six conversations; a share of the users is held out, not of those."""
+    table = traffic([n % 2 == 0 for n in range(1200)])
+    users = pa.array([f"u{n % 200}" for n in range(1200)])
+    table = table.set_column(table.column_names.index("user_id"), "user_id", users)
+    (spec,) = specs(table, tmp_path, 2000)
+    trained, held_out = (
+        set(pq.read_table(path).column("user_id").to_pylist())
+        for path in (spec.train_path, spec.held_out_path)
+    )
+    assert trained.isdisjoint(held_out)
+    assert len(trained) + len(held_out) == 200
+    assert len(held_out) / 200 == pytest.approx(SIGNAL_HELD_OUT_SHARE, abs=0.1)
+
+
+def test_a_signal_is_reported_on_by_held_out_rows_and_the_base_rates_of_training(
+    tmp_path: Path,
+) -> None:
+    """What held out says is the opposite of what training says, in the labels of each job and in
+    what the model makes of them."""
+
+    def rows(count: int, liked_job: str) -> pa.Table:
+        turns = [
+            {"messages": [{"role": "user", "content": "hi"}], "response": job, "jtbd": job}
+            | {"label": float(job == liked_job)}
+            for job in ("chat", "info")
+        ]
+        return pa.Table.from_pylist(turns * (count // 2))
+
+    paths = {part: tmp_path / f"{part}.parquet" for part in ("train", "held_out")}
+    pq.write_table(rows(60, "info"), paths["train"])
+    pq.write_table(rows(40, "chat"), paths["held_out"])
+    (tmp_path / "pointwise_user").mkdir()
+    scorer = FakeScorer(lambda name, row: 3.0 if row[1] == "chat" else -3.0)
+    context: Any = SimpleNamespace(
+        output=tmp_path,
+        engines=SimpleNamespace(
+            scorer=EnginePool(EngineConfig(), scorer=scorer).scorer, progress=None
+        ),
+    )
+    spec = RewardModelSpec(
+        name="signal_love",
+        config=tiny().reward_models.signal,
+        train_path=paths["train"],
+        held_out_path=paths["held_out"],
+    )
+    report = reward_models._report_signals([spec], context)["signal_love"]
+    assert report["num_rows"] == 40
+    assert report["auc"] == 1
+    assert report["ece"] == pytest.approx(1 / (1 + np.exp(3.0)))
+    jobs = report["biases"]["jtbd"]
+    assert {one["jtbd"]: one["observed"]["estimate"] for one in jobs["rates"]} == {
+        "chat": 1.0, "info": 0.0,
+    }  # fmt: skip
+    assert jobs["auc_of_jtbd"] == 0, "the job's rate in training misleads about these rows"
+    assert json.loads((tmp_path / "signals.json").read_text()) == {"signal_love": report}
+
+
+def test_a_preference_model_needs_enough_pairs_after_the_split(tmp_path: Path) -> None:
+    def found(num_trained: int, num_held_out: int) -> set[str]:
+        held_out = [False] * num_trained + [True] * num_held_out
+        table = pa.table({"held_out": pa.array(held_out, pa.bool_())})
+        training: dict[Surface, Training] = {
+            "internal": Training(table.slice(0, 0), 0),
+            "user": Training(table, 0),
+        }
+        made = reward_models._preference_specs(tiny().reward_models, training, tmp_path)
+        return {spec.name for spec in made}
+
+    assert found(MIN_PAIRS - 1, 30) == set()
+    assert found(MIN_PAIRS, 0) == {"pointwise_user", "pairwise_user"}
 
 
 @pytest.mark.parametrize("broken", ["pointwise_user", "pairwise_user", "signal_thumb_up"])

@@ -153,6 +153,25 @@ def test_a_second_generation_learns_from_both_batches(
     assert told.metrics["pairs_held_out_by_another_batch"] == {"internal": 0, "user": 0}
 
 
+def test_each_preference_model_reads_the_pairs_of_its_own_surface_alone(
+    tmp_path: Path, trained: dict[str, RewardModelSpec]
+) -> None:
+    batch = pairs(tmp_path / "a1", 250, 61)
+    run_stage(tmp_path, given(tmp_path, batch), 1)
+    surface_of = {
+        "pointwise_internal": "internal", "pointwise_user": "user", "pairwise_user": "user",
+    }  # fmt: skip
+    for name, surface in surface_of.items():
+        for path, held_out in (
+            (trained[name].train_path, False),
+            (trained[name].held_out_path, True),
+        ):
+            read = read_table(path).column("prompt_id").to_pylist()
+            rows = [row for row in _rows(batch, surface) if row["held_out"] is held_out]
+            assert len(rows) > 20
+            assert read == [row["prompt_id"] for row in rows]
+
+
 def test_the_artifact_holds_ledger_signals_and_standards(
     tmp_path: Path, trained: dict[str, RewardModelSpec]
 ) -> None:

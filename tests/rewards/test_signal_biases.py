@@ -161,6 +161,17 @@ def test_few_rows_are_no_finding() -> None:
     assert report["biases"]["jtbd"]["p_value"] is None
 
 
+def test_a_row_that_the_preference_model_cannot_score_is_left_out_and_counted() -> None:
+    """Else one NaN makes every adjusted figure NaN. The row alone is scored wrongly."""
+    labels = [1.0, 0.0] * 20
+    row = {"messages": [{"role": "user", "content": "hi"}], "response": "yes", "jtbd": None}
+    logits, quality = np.array([2.0, -2.0] * 20), np.linspace(-1, 1, 40)
+    logits[6], quality[6] = -9.0, np.nan
+    rows = [row | {"label": label} for label in labels]
+    report = report_signal("love", rows, logits, {}, quality=quality)
+    assert (report["num_rows"], report["num_unscored"], report["auc"]) == (39, 1, 1.0)
+
+
 def test_base_rates_leave_out_rows_without_a_job() -> None:
     rows = [{"jtbd": "a", "label": 1.0}, {"jtbd": "a", "label": 0.0}, {"jtbd": None, "label": 1.0}]
     assert base_rates(rows) == {"a": 0.5}

@@ -34,6 +34,13 @@ def test_accuracy_counts_decided_and_unanimous_pairs_apart() -> None:
     assert (alone["accuracy"], alone["accuracy_unanimous"], alone["unanimous_rows"]) == (1, None, 0)
 
 
+def test_a_model_that_scores_all_alike_is_right_half_of_the_time() -> None:
+    """Whichever response the annotators prefer."""
+    for targets in (array(1, 1, 1), array(0, 0, 0), array(0, 1, 1)):
+        report = pair_report(np.zeros(3), targets, np.ones(3, dtype=bool))
+        assert (report["accuracy"], report["accuracy_unanimous"]) == (0.5, 0.5)
+
+
 def test_both_orders_are_averaged_and_the_position_bias_is_seen() -> None:
     """A model that only prefers the first position knows nothing: its mean is zero."""
     blind = two_order_report(array(4, 4, 4, 4), array(1, 0, 0, 1), np.ones(4, dtype=bool))
