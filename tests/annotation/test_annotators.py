@@ -187,6 +187,12 @@ class FakeContext:
         assert done <= total
 
 
+def stage_context(output: Path, recipe: Any, **more: Any) -> Any:
+    """In place of a `StageContext`; its output folder is there."""
+    output.mkdir()
+    return FakeContext(output, recipe, **more)
+
+
 def stage_inputs(tmp_path: Path) -> dict[str, Path]:
     inputs = {name: tmp_path / name for name in ("curate", "production", "base")}
     inputs["production"].mkdir()
@@ -199,7 +205,7 @@ def stage_inputs(tmp_path: Path) -> dict[str, Path]:
     )
     rows = []
     for surface in ("user", "internal"):
-        for row in world_rows(80, surface):  # type: ignore[arg-type]
+        for row in world_rows(80, surface):
             row["prompt_id"] += surface
             rows.append(row | {"source_key": "k", "day": "2026-03-01", "reason": "annotation"})
     write_table(inputs["curate"] / "prompts.parquet", rows, PROMPTS)
@@ -216,9 +222,8 @@ def section(**changes: Any) -> Config:
 
 def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     config = section(adjudicate="split")
-    context = FakeContext(tmp_path / "out", load_recipe("smoke"))
-    context.output.mkdir()
-    output = run(config, stage_inputs(tmp_path), context)  # type: ignore[arg-type]
+    context = stage_context(tmp_path / "out", load_recipe("smoke"))
+    output = run(config, stage_inputs(tmp_path), context)
     internal = read_table(context.output / "pairs_internal.parquet", PAIRS).to_pylist()
     user = read_table(context.output / "pairs_user.parquet", PAIRS).to_pylist()
     workflows = Counter(row["workflow"] for row in internal)
@@ -247,10 +252,9 @@ def test_the_stage_labels_a_targeted_batch_and_chats(tmp_path: Path) -> None:
     }
     static = output.metrics["annotators"]["static"]
     assert static["agreement"]["preference"]["alpha"] > 0.1
-    again = FakeContext(tmp_path / "again", load_recipe("smoke"))
-    again.output.mkdir()
+    again = stage_context(tmp_path / "again", load_recipe("smoke"))
     again.stage.ref.generation = 2
-    run(config, {**stage_inputs_of(tmp_path)}, again)  # type: ignore[arg-type]
+    run(config, {**stage_inputs_of(tmp_path)}, again)
     assert read_table(again.output / "pairs_user.parquet").to_pylist() == user
     later = read_table(again.output / "pairs_internal.parquet").to_pylist()
     opened, opened_later = (
@@ -266,10 +270,9 @@ def stage_inputs_of(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_rewrites_are_alternatives_and_one_without_its_marker_is_dropped(tmp_path: Path) -> None:
-    context = FakeContext(tmp_path / "out", load_recipe("smoke"))
-    context.output.mkdir()
+    context = stage_context(tmp_path / "out", load_recipe("smoke"))
     config = section(rewrite_share=0.5, interactive_chats=0, steerability_chats=0)
-    output = run(config, stage_inputs(tmp_path), context)  # type: ignore[arg-type]
+    output = run(config, stage_inputs(tmp_path), context)
     rows = read_table(context.output / "pairs_user.parquet", PAIRS).to_pylist()
     rows += read_table(context.output / "pairs_internal.parquet", PAIRS).to_pylist()
     made_by = Counter(row["policy_1"] for row in rows)
@@ -292,11 +295,10 @@ def test_what_the_recipe_asks_for_and_does_not_get_is_counted_and_said(
     for internal, kept in ((3, few), (0, few[:60])):
         path.unlink()
         write_table(path, kept, PROMPTS)
-        context = FakeContext(tmp_path / f"out-{internal}", load_recipe("smoke"))
-        context.output.mkdir()
+        context = stage_context(tmp_path / f"out-{internal}", load_recipe("smoke"))
         config = section(interactive_chats=5, steerability_chats=4)
         with caplog.at_level("WARNING"):
-            output = run(config, inputs, context)  # type: ignore[arg-type]
+            output = run(config, inputs, context)
         assert output.metrics["not_as_asked"] == {
             "interactive_chats_without_prompt": 5 - internal,
             "steerability_chats_without_prompt": 4 - internal,
@@ -307,8 +309,7 @@ def test_what_the_recipe_asks_for_and_does_not_get_is_counted_and_said(
     liked = [row | blank | {"row_id": row["prompt_id"], "thumb_up": True} for row in few]
     write_table(inputs["traffic"] / "traffic.parquet", liked, TRAFFIC)
     for num_annotators, said in ((3, {"annotators_without_effect": 2}), (1, {})):
-        context = FakeContext(tmp_path / f"rated-{num_annotators}", load_recipe("smoke"))
-        context.output.mkdir()
+        context = stage_context(tmp_path / f"rated-{num_annotators}", load_recipe("smoke"))
         config = section(
             source="signals",
             targeted_share=0,
@@ -316,7 +317,7 @@ def test_what_the_recipe_asks_for_and_does_not_get_is_counted_and_said(
             interactive_chats=0,
             steerability_chats=0,
         )
-        output = run(config, inputs, context)  # type: ignore[arg-type]
+        output = run(config, inputs, context)
         assert output.metrics["not_as_asked"] == said
         assert output.row_counts["user"] > 0
 
@@ -330,8 +331,7 @@ def test_a_rewrite_that_is_too_long_for_the_model_leaves_its_place_to_the_pool(
     tokenizer = AutoTokenizer.from_pretrained(inputs["production"] / "model")
     config = section(rewrite_share=0.5, interactive_chats=0, steerability_chats=0)
     for room, some in ((330, True), (256, False)):
-        context = FakeContext(tmp_path / f"out-{room}", load_recipe("smoke"), max_model_len=room)
-        context.output.mkdir()
+        context = stage_context(tmp_path / f"out-{room}", load_recipe("smoke"), max_model_len=room)
         asked: list[int] = []
 
         class Measured(WorldGenerator):
@@ -342,7 +342,7 @@ def test_a_rewrite_that_is_too_long_for_the_model_leaves_its_place_to_the_pool(
 
         context.engines.generator = lambda model, made=Measured: made(model.parent.name)
         with caplog.at_level("WARNING"):
-            output = run(config, inputs, context)  # type: ignore[arg-type]
+            output = run(config, inputs, context)
         too_long = output.metrics["not_as_asked"]["rewrites_too_long"]
         assert 0 < too_long < 60 if some else too_long == 60
         assert f"rewrites_too_long {too_long}" in caplog.text
@@ -366,10 +366,9 @@ def test_people_are_waited_for_with_the_tasks_put_out_and_their_labels_taken(
     recipe = recipe.model_copy(update={"execution": execution})
     config = section(source="files", interactive_chats=0, steerability_chats=0)
     inputs = stage_inputs(tmp_path)
-    context = FakeContext(tmp_path / "out", recipe)
-    context.output.mkdir()
+    context = stage_context(tmp_path / "out", recipe)
     with pytest.raises(LabelsPending, match="then clear this task"):
-        run(config, inputs, context)  # type: ignore[arg-type]
+        run(config, inputs, context)
     folder = tmp_path / "ex" / "tiny" / "annotate-abc" / "static"
     tasks = read_tasks(folder / "tasks.jsonl")
     lines = [
@@ -378,7 +377,7 @@ def test_people_are_waited_for_with_the_tasks_put_out_and_their_labels_taken(
         for name in ("kim", "lee", "max")
     ]
     (folder / "labels.jsonl").write_text("\n".join(lines))
-    output = run(config, inputs, context)  # type: ignore[arg-type]
+    output = run(config, inputs, context)
     assert output.row_counts["internal"] + output.row_counts["user"] == len(tasks)
     assert output.metrics["unanimous_share"] == 1.0
     assert output.metrics["annotators"]["static"]["annotators"][0]["left_share"]["lower"] > 0.9
@@ -387,6 +386,6 @@ def test_people_are_waited_for_with_the_tasks_put_out_and_their_labels_taken(
 def test_an_empty_batch_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
     inputs = stage_inputs(tmp_path)
     write_table(inputs["curate"] / "prompts.parquet", [], PROMPTS)
-    context = FakeContext(tmp_path / "out", load_recipe("smoke"))
+    context = stage_context(tmp_path / "out", load_recipe("smoke"))
     with pytest.raises(InputDataError, match="the static batch is empty"):
-        run(section(), inputs, context)  # type: ignore[arg-type]
+        run(section(), inputs, context)

@@ -10,11 +10,14 @@ import numpy as np
 from flywheel_core.artifacts import digest_of
 from flywheel_core.experiments.approval import Answered, Approval, Asked
 from flywheel_core.experiments.assignment import Allocation
+from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.exposure_log import append_day
+from flywheel_core.experiments.journal import Journal
 from flywheel_core.experiments.readout import Readout
 from flywheel_core.pointers import Pointer
 from flywheel_core.release.decision import UnprovenRecord
 from flywheel_core.release.experiments import Experiment
+from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.store import LocalStore, Store
 from flywheel_core.world.experiment import ExperimentConfig
 from flywheel_core.world.experiment_logs import simulate_logs
@@ -29,6 +32,8 @@ EXPERIMENT = Experiment(
     control_digest="p" * 64,
     exposures=f"{FLYWHEEL}/experiments/x7/exposures",
 )
+EVENTS = EXPERIMENT.exposures.replace("exposures", "events")
+CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
 SMALL = ExperimentConfig(num_users_per_arm=3000, num_days=7)
 
 
@@ -53,8 +58,7 @@ def log_days(
     config = SMALL.model_copy(update={"num_days": num_days})
     for logged in simulate_logs(noise, noise + step, allocation, config, first, seed=5):
         append_day(store, EXPERIMENT.exposures, logged.day, logged.exposures, "exposed_at")
-        events = EXPERIMENT.exposures.replace("exposures", "events")
-        append_day(store, events, logged.day, logged.events, "at")
+        append_day(store, EVENTS, logged.day, logged.events, "at")
 
 
 def day(number: int) -> datetime.date:
@@ -96,3 +100,15 @@ def borne_out(approval: Approval) -> None:
 def not_borne_out(approval: Approval) -> None:
     """Airflow has no such approval."""
     raise UnprovenRecord(f"Airflow has no approval by {approval.by}")
+
+
+def run(store: Store, number: int, answer: Any = None, *, by: str = "rm", **more: Any) -> DayRun:
+    """Run a day of the experiment, answered so where something is asked."""
+    given = {"config": CONFIG, "proof": borne_out, **more}
+    if answer is not None:
+        given["answered"] = say(answer, by)
+    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), **given)
+
+
+def journal(store: Store) -> Journal:
+    return Journal(store, FLYWHEEL, EXPERIMENT.experiment_id)

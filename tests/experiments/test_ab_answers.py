@@ -13,7 +13,6 @@ from ab_store import (
     borne_out,
     day,
     log_days,
-    open_store,
     production,
     say,
     start,
@@ -46,11 +45,6 @@ RULE = ExperimentRule(guardrails=(GuardrailConfig(column="reports"),))
 POLICY = ReleasePolicy(release_managers=("alice",), release="ab", experiment=RULE)
 CONFIG = ReadoutConfig.under(RULE)
 NOW = datetime.datetime.now(datetime.UTC)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path)
 
 
 class AirflowFake:

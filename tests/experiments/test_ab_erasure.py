@@ -2,21 +2,21 @@
 
 import datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from ab_store import (
+    CONFIG,
+    EVENTS,
     EXPERIMENT,
     FIRST,
     FLYWHEEL,
-    borne_out,
     day,
     log_days,
-    open_store,
     production,
+    run,
     say,
     start,
 )
@@ -27,23 +27,18 @@ from flywheel_core.erasure.erase import EraseReport, erase
 from flywheel_core.erasure.users import add_users, read_erasures
 from flywheel_core.experiments.analyze import analyze
 from flywheel_core.experiments.assignment import Allocation, Eligibility
-from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.exposure_log import append_day, fetch_days
 from flywheel_core.experiments.journal import Journal
 from flywheel_core.experiments.readout import Readout
-from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.store import LocalStore, Store
 
-CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
-EVENTS = EXPERIMENT.exposures.replace("exposures", "events")
 FOLDER = f"{FLYWHEEL}/experiments/x7"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    found = open_store(tmp_path)
-    start(found, 1.0)
-    return found
+def store(store: Store) -> Store:
+    start(store, 1.0)
+    return store
 
 
 def table(store: Store, path: str) -> pa.Table:
@@ -61,13 +56,6 @@ def one_user(store: Store) -> str:
 
 def rows_of(store: Store, user: str) -> int:
     return sum(table(store, path)["user_id"].to_pylist().count(user) for path in logs(store))
-
-
-def run(store: Store, number: int, answer: Any = None, **more: Any) -> DayRun:
-    given = {"proof": borne_out, **more}
-    if answer is not None:
-        given["answered"] = say(answer)
-    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), CONFIG, **given)
 
 
 def erased(store: Store, *users: str) -> EraseReport:

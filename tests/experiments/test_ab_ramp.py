@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from ab_store import (
+    CONFIG,
     EXPERIMENT,
     FIRST,
     FLYWHEEL,
     SMALL,
-    borne_out,
     day,
     log_days,
-    open_store,
     production,
-    say,
+    run,
     start,
 )
 from typer.testing import CliRunner
@@ -23,7 +22,7 @@ from typer.testing import CliRunner
 from flywheel_core.cli import app
 from flywheel_core.errors import ConfigError, InputDataError
 from flywheel_core.experiments.assignment import Allocation
-from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
+from flywheel_core.experiments.config import ReadoutConfig
 from flywheel_core.experiments.exposure_log import append_day, days_logged, fetch_days
 from flywheel_core.experiments.journal import Journal
 from flywheel_core.experiments.lifts import ArmMean, Lift, lift_of
@@ -40,11 +39,9 @@ from flywheel_core.pointers import Pointer
 from flywheel_core.release.decision import StaleCandidate
 from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.promotion import set_freeze
-from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.store import Store
 from flywheel_core.world.experiment_logs import simulate_logs
 
-CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
 STATE = RampState(
     experiment_id="x",
     allocation=Allocation(experiment_id="x"),
@@ -134,17 +131,6 @@ def test_an_old_day_never_moves_anything() -> None:
 
 
 # -- a simulated experiment, through the store -----------------------------------------------------
-
-
-@pytest.fixture
-def store(tmp_path: Any) -> Store:
-    return open_store(tmp_path)
-
-
-def run(store: Store, number: int, answer: Any = None, by: str = "rm") -> DayRun:
-    answered = say(answer, by) if answer else None
-    asked = day(number)
-    return run_day(store, FLYWHEEL, EXPERIMENT, asked, CONFIG, answered=answered, proof=borne_out)
 
 
 def test_a_better_candidate_is_ramped_and_released_and_old_days_move_nothing(store: Store) -> None:

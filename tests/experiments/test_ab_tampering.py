@@ -2,53 +2,34 @@
 
 import datetime
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ab_store import (
+    CONFIG,
     EXPERIMENT,
     FIRST,
     FLYWHEEL,
     borne_out,
     day,
+    journal,
     log_days,
     not_borne_out,
-    open_store,
     production,
-    say,
+    run,
     start,
 )
 
 from flywheel_core.errors import ArtifactCorrupt, PromotionRefused
 from flywheel_core.experiments.assignment import Allocation
-from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.journal import Decision, Journal
 from flywheel_core.experiments.ramp import Action, rolled_back
 from flywheel_core.pointers import Pointer
 from flywheel_core.release.decision import UnprovenRecord
 from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.promotion import rollback, set_freeze
-from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.release.releasing import end_experiment
 from flywheel_core.store import Store
-
-CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path)
-
-
-def run(store: Store, number: int, answer: str | None = None, **more: Any) -> DayRun:
-    given = {"config": CONFIG, "proof": borne_out, **more}
-    answered = say(answer) if answer else None
-    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), answered=answered, **given)
-
-
-def journal(store: Store) -> Journal:
-    return Journal(store, FLYWHEEL, "x7")
 
 
 def plant(store: Store, number: int, kind: Any) -> None:

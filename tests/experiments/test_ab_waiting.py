@@ -11,15 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from ab_store import (
+    CONFIG,
+    EVENTS,
     EXPERIMENT,
     FIRST,
     FLYWHEEL,
     SMALL,
-    borne_out,
     day,
+    journal,
     log_days,
-    open_store,
     production,
+    run,
     say,
     start,
 )
@@ -30,37 +32,18 @@ from flywheel_core.experiments.assignment import Allocation
 from flywheel_core.experiments.config import GuardrailConfig, ReadoutConfig
 from flywheel_core.experiments.eligibility import Eligibility
 from flywheel_core.experiments.exposure_log import append_day
-from flywheel_core.experiments.journal import Journal, ended_experiments
+from flywheel_core.experiments.journal import ended_experiments
 from flywheel_core.experiments.readout import Readout
 from flywheel_core.release.experiment_answers import asked_elsewhere, experiment_question
 from flywheel_core.release.experiment_days import day_of_run
 from flywheel_core.release.experiments import read_open_experiment
 from flywheel_core.release.policy import ReleasePolicy
 from flywheel_core.release.promotion import set_freeze
-from flywheel_core.release.ramping import DayRun, run_day
 from flywheel_core.report.experiment_page import write_experiment_page
 from flywheel_core.store import Store
 from flywheel_core.world.experiment_logs import simulate_logs
 
-CONFIG = ReadoutConfig(guardrails=(GuardrailConfig(column="reports"),))
 POLICY = ReleasePolicy(release_managers=("alice",), release="ab", experiment=CONFIG.rule())
-EVENTS = EXPERIMENT.exposures.replace("exposures", "events")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path)
-
-
-def run(store: Store, number: int, answer: str | None = None, **more: Any) -> DayRun:
-    given = {"config": CONFIG, "proof": borne_out, **more}
-    if answer is not None:
-        given["answered"] = say(answer)
-    return run_day(store, FLYWHEEL, EXPERIMENT, day(number), **given)
-
-
-def journal(store: Store) -> Journal:
-    return Journal(store, FLYWHEEL, "x7")
 
 
 def log(store: Store, num_days: int, harmed: Collection[int] = (), **more: Any) -> None:

@@ -153,3 +153,10 @@ def test_divergence_and_missing_evidence_are_never_waived() -> None:
 def test_the_schema_itself_holds_the_ceilings() -> None:
     with pytest.raises(ValidationError):
         WaiverRule(rm_win_rate_up_to_rate=0.7000001)
+
+
+def test_a_test_arm_as_large_as_the_ramp_is_refused() -> None:
+    rule = ExperimentRule(test_share=0.5, control_share=0.5)
+    with pytest.raises(ValueError, match=r"test_share 0\.5: must be below 0\.5"):
+        ReleasePolicy(release_managers=("rm",), release="ab", experiment=rule)
+    assert ReleasePolicy(release_managers=("rm",), release="direct", experiment=rule)
